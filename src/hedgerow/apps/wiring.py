@@ -1,0 +1,36 @@
+"""All of `apps/` in one object, for the controller to mount. Nothing else imports this package."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from starlette.routing import BaseRoute
+
+from hedgerow.store.base import Store
+
+from .api import Marathon
+from .engine import Connected, Engine
+from .logs import CallAgent, Logs
+
+
+@dataclass(frozen=True, slots=True)
+class Apps:
+    """`routes`: Marathon's `/v2`, and the logs of apps under `/v1/apps`."""
+
+    routes: Sequence[BaseRoute]
+    engine: Engine
+
+    async def run(self) -> None:
+        """The scheduler. Does not end."""
+        await self.engine.run()
+
+    def wake(self) -> None:
+        """An agent has come or gone."""
+        self.engine.wake()
+
+
+def build(store: Store, call: CallAgent, connected: Connected, clock: Callable[[], float] = time.time) -> Apps:
+    engine = Engine(store, connected, clock=clock)
+    return Apps([*Marathon(store, engine, clock).routes(), *Logs(engine, call).routes()], engine)
