@@ -1,0 +1,92 @@
+"""What dockerd's calls carry, as far as it means something here (libnetwork's remote drivers, Docker 20.10 to 29).
+
+dockerd writes null for an empty mapping and leaves out what is false.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+GENERIC = "com.docker.network.generic"
+GATEWAY = "com.docker.network.gateway"
+INTERNAL = "com.docker.network.internal"
+ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+PORTMAP = "com.docker.network.portmap"
+ADDRESS_TYPE = "RequestAddressType"
+ADDRESS_SPACE = "hedgerow"
+
+CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
+
+Answer = dict[str, Any]
+
+
+class Nothing(Struct):
+    """A call whose body says nothing that is needed."""
+
+
+class PoolRequest(Struct, rename="pascal"):
+    pool: str = ""
+    sub_pool: str = ""
+    options: dict[str, str] | None = None
+    v6: bool = False
+
+
+class AddressRequest(Struct):
+    pool: str = msgspec.field(name="PoolID")
+    address: str = msgspec.field(name="Address", default="")
+    options: dict[str, str] | None = msgspec.field(name="Options", default=None)
+
+
+class AddressRelease(Struct, rename="pascal"):
+    address: str
+
+
+class IpamData(Struct, rename="pascal"):
+    address_space: str = ""
+    pool: str = ""
+
+
+class NetworkCreation(Struct):
+    options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
+    ipv4: list[IpamData] | None = msgspec.field(name="IPv4Data", default=None)
+    ipv6: list[IpamData] | None = msgspec.field(name="IPv6Data", default=None)
+
+
+class Interface(Struct, rename="pascal"):
+    address: str = ""
+    mac_address: str = ""
+
+
+class EndpointCreation(Struct):
+    endpoint: str = msgspec.field(name="EndpointID")
+    interface: Interface = msgspec.field(name="Interface")
+    options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
+
+
+class EndpointCall(Struct):
+    """Join, Leave and DeleteEndpoint."""
+
+    endpoint: str = msgspec.field(name="EndpointID")
+
+
+CONSTANT: dict[str, Answer] = {
+    "Plugin.Activate": {"Implements": ["NetworkDriver", "IpamDriver"]},
+    # Local: each host gives its own addresses. Global connectivity: Swarm's names work on such a network.
+    "NetworkDriver.GetCapabilities": {"Scope": "local", "ConnectivityScope": "global"},
+    "IpamDriver.GetCapabilities": {"RequiresMACAddress": False, "RequiresRequestReplay": False},
+    "IpamDriver.GetDefaultAddressSpaces": {
+        "LocalDefaultAddressSpace": ADDRESS_SPACE,
+        "GlobalDefaultAddressSpace": ADDRESS_SPACE,
+    },
+    "IpamDriver.ReleasePool": {},
+    "NetworkDriver.DeleteNetwork": {},
+    "NetworkDriver.EndpointOperInfo": {"Value": {}},
+    "NetworkDriver.ProgramExternalConnectivity": {},
+    "NetworkDriver.RevokeExternalConnectivity": {},
+    "NetworkDriver.DiscoverNew": {},
+    "NetworkDriver.DiscoverDelete": {},
+}
+"""Calls that are answered without looking at them: also with no controller and no network known yet."""

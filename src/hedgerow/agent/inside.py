@@ -1,0 +1,56 @@
+"""The container's side of an endpoint: its interface's address and routes.
+
+The address is a /32: no neighbour is on the link but the gateway. The network's subnet leads to the gateway, and so
+does everything else when the interface is the first and the network has a way out.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from hedgerow.errors import NotFound
+from hedgerow.kernel import links, netlink, netns, sysctl
+from hedgerow.kernel.netlink import Channel, Route
+
+from .objects import Inside
+
+_LOOPBACK = 1
+
+
+def set_up(namespace: int, inside: Inside, address: IPv4Address) -> None:
+    """`namespace` is a descriptor; the interface is there and down. Raises OSError."""
+    with netns.inside(f"/proc/self/fd/{namespace}"):
+        channel, index = Channel(), links.index_of(inside.ifname)
+        ipv6 = sysctl.has_ipv6(inside.mtu_bytes)
+    with channel:
+        quiet = [netlink.without_link_local(index)] if ipv6 else []
+        channel.send(
+            netlink.set_up(_LOOPBACK),
+            *quiet,
+            netlink.replace_address(index, address),
+            netlink.set_up(index),
+            *(netlink.replace_route(route) for route in _routes(inside, index)),
+        )
+
+
+def missing(namespace: int, inside: Inside, address: IPv4Address, mac: bytes) -> str:
+    """What the container lacks, in words; empty when all is there. Raises OSError, NotFound without the interface."""
+    with netns.inside(f"/proc/self/fd/{namespace}"):
+        channel, index = Channel(), links.index_of(inside.ifname)
+    with channel:
+        if not index:
+            raise NotFound(f"the container has no interface {inside.ifname}", "start the container anew")
+        link = links.dump(channel)[index]
+        if link.mac != mac:
+            return f"MAC address {mac.hex(':')}, {inside.ifname} has {link.mac.hex(':')}"
+        if not link.is_up:
+            return f"{inside.ifname} up, it is down"
+        if address not in links.addresses(channel, index):
+            return f"address {address} on {inside.ifname}"
+        present = {(route.to, route.via) for route in links.routes(channel, index=index)}
+        absent = [route for route in _routes(inside, index) if (route.to, route.via) not in present]
+        return f"route {absent[0].to} by {inside.ifname}" if absent else ""
+
+
+def _routes(inside: Inside, index: int) -> list[Route]:
+    return [Route(to, index, via=via) for to, via in inside.routes]

@@ -1,0 +1,208 @@
+"""The agent, put together: one task group, each task with a name.
+
+It takes hold of the kernel from what it saved, and only then takes calls: they have waited in sockets that somebody
+else holds. Tasks without which it would be no agent end it when they end (it is started again at once); those that
+serve one engine are started again by themselves. Ending takes nothing down: programs, maps and links work on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from random import Random
+
+from starlette.applications import Starlette
+
+from hedgerow.config.agent import AgentSettings
+from hedgerow.errors import BadInput, HedgerowError
+from hedgerow.model.agent import AgentId
+from hedgerow.reconcile.loop import Loop
+from hedgerow.wire import tls
+from hedgerow.wire.listen import bind, split_address
+from hedgerow.wire.stream import Stream, dial
+
+from . import events, host, http
+from .attach import Attachments
+from .desired import Wanted
+from .drops import Drops
+from .engines import cni, conflists, docker, docker_networks
+from .reports import Reports
+from .runner import Runner
+from .serving import serve
+from .session import Session
+from .state import State
+from .worker import Removals
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+_STEADY_S = 60.0
+"""A task that ran this long had no trouble at its start."""
+
+Task = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What everything else stands on."""
+
+    settings: AgentSettings
+    state: State
+    wanted: Wanted
+    loop: Loop
+    reports: Reports
+    attachments: Attachments
+    drops: Drops
+
+
+async def run(settings: AgentSettings, sockets: Mapping[str, socket.socket], started_s: float) -> None:
+    """Until SIGTERM or SIGINT. `started_s`: when this process began, by time.monotonic(). Raises HedgerowError."""
+    missing = _needed(settings) - sockets.keys()
+    if missing:
+        raise BadInput(
+            f"no socket was passed under the name {', '.join(sorted(missing))}",
+            "start the agent by hedgerow-agent.socket, or by whatever else holds its sockets",
+        )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="kernel") as worker,
+        ThreadPoolExecutor(1, thread_name_prefix="removals") as removals,
+    ):
+        core = _build(settings, worker, removals)
+        with contextlib.closing(core.state), contextlib.suppress(asyncio.CancelledError):
+            await _live(core, sockets, stop, started_s)
+    log.info("ends; the data path stays")
+
+
+def _needed(settings: AgentSettings) -> set[str]:
+    return {"agent", "calls"} if "docker" in settings.engines else {"agent"}
+
+
+def _build(settings: AgentSettings, worker: ThreadPoolExecutor, removals: ThreadPoolExecutor) -> Core:
+    state = State(settings.state / "state.db", worker)
+    wanted = Wanted(state, host.look(settings))
+    reports = Reports(state, way=lambda: "wire" if wanted.local.fast and held.can_send_fast else "device")
+    held = host.take_hold(
+        lambda: wanted.local,
+        worker,
+        Removals(removals),
+        recorded=lambda: [placed.endpoint.link for placed in state.placed()],
+        remade=state.relink,
+    )
+
+    async def before_round() -> None:
+        try:
+            wanted.local = await state.run(lambda: host.look(settings))
+        except HedgerowError as error:
+            log.warning("%s", error)
+        reports.round_begins()
+
+    loop = Loop(held.targets, wanted, before_round=before_round, after_round=reports.round_done)
+    attachments = Attachments(state, wanted, loop, held.links)
+    return Core(settings, state, wanted, loop, reports, attachments, Drops(state, held.maps))
+
+
+async def _live(core: Core, sockets: Mapping[str, socket.socket], stop: asyncio.Event, started_s: float) -> None:
+    settings, state, attachments = core.settings, core.state, core.attachments
+    runner = Runner(attachments, state, settings, state.reportable.change)
+    core.reports.instances = runner.statuses
+    session = _session(core, runner)
+    plugin = cni.Plugin(attachments, state)
+    local = http.Parts(
+        state=state, loop=core.loop, reports=core.reports, session=session, attachments=attachments, drops=core.drops
+    )
+    listener = bind(settings.http)
+    async with asyncio.TaskGroup() as group:
+
+        def vital(name: str, task: Awaitable[None]) -> None:
+            group.create_task(_never_ends(name, task), name=name)
+
+        def kept(name: str, task: Task) -> None:
+            group.create_task(_again_and_again(name, task), name=name)
+
+        vital("loop", core.loop.run())
+        vital("wanted", _wake_at_changes(core))
+        vital("links", events.watch_links(state, lambda: core.wanted.local, core.loop.wake))
+        vital("tables", events.watch_tables(core.loop.wake))
+        await core.loop.first_round()
+        vital("session", session.run())
+        vital("agent.sock", serve(Starlette(routes=plugin.routes()), sockets["agent"]))
+        vital("http", serve(http.app(local, _hosts(settings)), listener))
+        kept("cni queue", plugin.keep_queue)
+        kept("conflists", lambda: conflists.keep(state))
+        kept("runner", runner.run)
+        if "docker" in settings.engines:
+            vital("calls.sock", serve(docker.app(attachments, state), sockets["calls"]))
+            kept("docker networks", lambda: docker_networks.keep(attachments, state))
+        ready_ms = (time.monotonic() - started_s) * 1e3
+        log.info("ready after %.0f ms, %d endpoints adopted", ready_ms, len(attachments.endpoints()))
+        await stop.wait()
+        raise asyncio.CancelledError
+
+
+def _session(core: Core, runner: Runner) -> Session:
+    settings = core.settings
+    context = tls.client_context(settings.certificates)
+
+    async def connect(address: str) -> Stream:
+        return await dial(*split_address(address), context)
+
+    session = Session(
+        settings,
+        AgentId(tls.common_name(settings.certificates / "agent.pem")),
+        core.state,
+        core.reports,
+        dial=connect,
+        random=Random(),
+    )
+    session.served = {"drops": core.drops.call, "logs": runner.logs}
+    return session
+
+
+def _hosts(settings: AgentSettings) -> list[str]:
+    return [split_address(settings.http)[0], "127.0.0.1", "localhost", settings.name]
+
+
+async def _wake_at_changes(core: Core) -> None:
+    seen = core.state.generation
+    while True:
+        seen = await core.state.changed(seen)
+        core.loop.wake()
+
+
+async def _never_ends(name: str, task: Awaitable[None]) -> None:
+    await task
+    raise RuntimeError(f"the task {name} ended")
+
+
+async def _again_and_again(name: str, task: Task) -> None:
+    """Whatever ends it, it starts again, with growing pauses while it keeps failing at once."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began_s = time.monotonic()
+        try:
+            await task()
+            reason = "it ended"
+        except HedgerowError as error:
+            reason = str(error)
+        except Exception as error:
+            log.exception("task %s", name)
+            reason = str(error)
+        task_itself = asyncio.current_task()
+        if task_itself is not None and task_itself.cancelling():
+            raise asyncio.CancelledError  # a task group inside may have swallowed it (Python 3.11)
+        if time.monotonic() - began_s > _STEADY_S:
+            pause_s = FIRST_PAUSE_S
+        log.warning("task %s starts again in %.1f s: %s", name, pause_s, reason)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
