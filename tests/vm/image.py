@@ -26,8 +26,8 @@ from vm.packages import Suite, output_of
 
 USERLAND_SUITE = "bookworm"
 USERLAND = [
-    "busybox-static", "conntrack", "coreutils", "dash", "ethtool", "iproute2", "iputils-ping", "kmod", "libbpf1",
-    "mount", "nftables", "procps", "python3", "tcpdump", "util-linux",
+    "bash", "busybox-static", "conntrack", "coreutils", "dash", "ethtool", "iproute2", "iputils-ping", "kmod",
+    "libbpf1", "mount", "nftables", "procps", "python3", "tcpdump", "util-linux",
 ]  # fmt: skip
 USELESS = ("share", "lib/x86_64-linux-gnu/gconv", "lib/x86_64-linux-gnu/perl-base")
 APPLETS = ("poweroff", "dmesg", "grep", "nc")
