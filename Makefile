@@ -55,9 +55,9 @@ else
 	$(SUDO) env HEDGEROW_PROVE=$(HEDGEROW_PROVE) $(PYTEST) -p no:cacheprovider $(PRIVILEGED) $(PYTEST_ARGS)
 endif
 
-prove: ## the full counts; goes on where an earlier run stopped; writes build/proof.json
+prove: ## what must be shown, at full counts, and all kernels; goes on where an earlier run stopped; build/proof.json
 	HEDGEROW_PROVE=1 $(MAKE) --no-print-directory test PYTEST_ARGS="--timeout 7200 $(PYTEST_ARGS)"
-	$(MAKE) --no-print-directory test-kernels KERNELS=all
+	HEDGEROW_PROVE=1 $(MAKE) --no-print-directory test-kernels KERNELS=all
 
 check: setup-dev ## format, lint, types, house rules: no root
 	$(PYTHON) -m ruff format --check . && $(PYTHON) -m ruff check . && $(PYTHON) -m mypy

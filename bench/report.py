@@ -47,6 +47,6 @@ def goal_lines(rows: Iterable[Row]) -> Iterator[str]:
 
 def disturbed(results: Results) -> Iterator[str]:
     """A round trip keeps client and server busy in turn, one CPU in all: what is above that was somebody else."""
-    busy = [run.busy for (test, _, _), runs in results.items() if test == "rr" for run in runs]
+    busy = [run.busy + run.steal for (test, _, _), runs in results.items() if test == "rr" for run in runs]
     if busy and (others := statistics.median(busy) - 1) > DISTURBED_CPUS:
         yield f"\nOthers kept {others:.1f} CPUs busy meanwhile: trust no bound of this run.\n"

@@ -8,6 +8,12 @@
 
 #include "drop.h"
 
+#include <linux/icmpv6.h>
+
+#define ROUTER_SOLICITATION 133 /* the first of five kinds of neighbour discovery (RFC 4861 4) */
+#define REDIRECT 137            /* the last */
+#define ND_HOP_LIMIT 255
+
 static __always_inline int may_talk(__u32 from, __u32 to)
 {
 	struct allow_key key = { .from = from, .to = to };
@@ -68,15 +74,43 @@ static __always_inline int check_source(struct __sk_buff *skb, struct packet *p)
 	return honest ? GO_ON : drop(skb, p, REASON_SOURCE_ADDRESS);
 }
 
+/* Neighbours and routers are answered for by neighbour.h. Who says more of them than to ask would change what others
+ * know, though it speaks under its own address: an advertisement may name any. Kernels believe only what came without
+ * a hop (RFC 4861 7.1), and no fragment (RFC 6980). Returns 0 or a reason.
+ */
+static __noinline int check_discovery(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 hops, type;
+	int reason;
+
+	if (bpf_skb_load_bytes(skb, L3 + offsetof(struct ipv6hdr, hop_limit), &hops, 1))
+		return REASON_MALFORMED;
+	if (hops != ND_HOP_LIMIT)
+		return 0;
+	reason = skip_extensions(skb, p);
+	if (reason || p->proto != IPPROTO_ICMPV6 || p->fragment)
+		return reason;
+	if (bpf_skb_load_bytes(skb, p->l4, &type, 1))
+		return REASON_MALFORMED;
+	return type >= ROUTER_SOLICITATION && type <= REDIRECT ? REASON_LINK_LOCAL : 0;
+}
+
 /* Multicast has no group here; the host's side of a link-local address is looked up later. */
 static __always_inline int check_destination(struct __sk_buff *skb, struct packet *p)
 {
+	int reason;
+
 	if (is_multicast(p))
 		return drop(skb, p, REASON_MULTICAST);
 	if (is_never_asked(p))
 		return drop(skb, p, REASON_DESTINATION_ADDRESS);
 	if (p->is6 && (is_link_local(p, &p->src) || is_link_local(p, &p->dst)))
 		return drop(skb, p, REASON_LINK_LOCAL);
+	if (p->is6 && p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP) {
+		reason = check_discovery(skb, p);
+		if (reason)
+			return drop(skb, p, reason);
+	}
 	return GO_ON;
 }
 

@@ -8,15 +8,12 @@
 #include "deliver.h"
 #include "guard.h"
 
-#include <linux/icmpv6.h>
-
 #define ARP_ETHERNET bpf_htons(1)
 #define ARP_REQUEST bpf_htons(1)
 #define ARP_REPLY bpf_htons(2)
 #define NEIGHBOUR_SOLICITATION 135
 #define NEIGHBOUR_ADVERTISEMENT 136
 #define ROUTER_SOLICITED_OVERRIDE bpf_htonl(0xe0000000)
-#define ND_HOP_LIMIT 255
 #define TARGET_LINK_LAYER_ADDRESS 2
 
 struct arp {

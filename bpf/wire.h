@@ -71,17 +71,39 @@ static __noinline int send_on_wire(struct __sk_buff *skb, const struct packet *p
 	return bpf_redirect_neigh(p->config->underlay_ifindex, &next, sizeof(next), 0);
 }
 
-/* Looks at what came in on the underlay's link. Returns GO_ON with `outer` filled in when it is a tunnel packet of the
- * cluster in the form that agents send; else a verdict: what is none goes to the host's stack, and a stranger's is
- * dropped before the VXLAN device sees it.
+/* Reads the headers of a packet to the tunnel's port. Returns how many bytes of them there are: 0 when it is none, not
+ * all when it cannot have been an agent's.
+ */
+static __always_inline __u32 read_outer(struct __sk_buff *skb, const struct packet *p, struct tunnel_headers *outer)
+{
+	__u32 length = sizeof(*outer);
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present)
+		return 0;
+	if (bpf_skb_load_bytes(skb, L3, outer, sizeof(*outer))) {
+		length = offsetof(struct tunnel_headers, flags);
+		if (bpf_skb_load_bytes(skb, L3, outer, offsetof(struct tunnel_headers, flags)))
+			return 0;
+	}
+	if (outer->ip.protocol != IPPROTO_UDP || outer->ip.frag_off & bpf_htons(IPV4_OFFSET))
+		return 0;
+	if (outer->ip.ihl != 5) {
+		length = sizeof(outer->ip);
+		if (bpf_skb_load_bytes(skb, L3 + outer->ip.ihl * 4, &outer->udp, sizeof(outer->udp)))
+			return 0;
+	}
+	return outer->udp.dest == p->config->tunnel_port ? length : 0;
+}
+
+/* Looks at what came in on the underlay's link. Returns GO_ON with `outer` filled in when it is a tunnel packet to this
+ * host in the form that agents send: who sent it is for check_arrival to judge. Else a verdict: what is none goes to
+ * the host's stack, what no agent sends is dropped before the VXLAN device sees it.
  */
 static __always_inline int find_tunnel(struct __sk_buff *skb, struct packet *p, struct tunnel_headers *outer)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
-	    bpf_skb_load_bytes(skb, L3, &outer->ip, sizeof(outer->ip)) || outer->ip.protocol != IPPROTO_UDP ||
-	    outer->ip.frag_off & bpf_htons(IPV4_OFFSET) ||
-	    bpf_skb_load_bytes(skb, L3 + outer->ip.ihl * 4, &outer->udp, sizeof(outer->udp)) ||
-	    outer->udp.dest != p->config->tunnel_port)
+	__u32 length = read_outer(skb, p, outer);
+
+	if (!length)
 		return LEAVE_ALONE;
 	map_v4(&p->src, outer->ip.saddr);
 	map_v4(&p->dst, outer->ip.daddr);
@@ -90,13 +112,12 @@ static __always_inline int find_tunnel(struct __sk_buff *skb, struct packet *p, 
 	p->dport = outer->udp.dest;
 	if (!same(&p->dst, &p->config->underlay))
 		return drop(skb, p, REASON_FOREIGN_TUNNEL);
-	if (!is_agent(&p->src))
-		return drop(skb, p, REASON_UNKNOWN_AGENT);
-	if (outer->ip.ihl != 5 || outer->ip.frag_off & bpf_htons(IPV4_FRAGMENT) ||
-	    bpf_skb_load_bytes(skb, L3, outer, sizeof(*outer)) || outer->flags != VXLAN_FLAGS)
-		return drop(skb, p, REASON_MALFORMED);
-	/* The device checks the checksum, if somebody made one. */
-	return p->config->flags & CONFIG_FAST && !outer->udp.check ? GO_ON : LEAVE_ALONE;
+	if (length < sizeof(*outer) || outer->ip.frag_off & bpf_htons(IPV4_FRAGMENT) || outer->flags != VXLAN_FLAGS)
+		return drop(skb, p, is_agent(&p->src) ? REASON_MALFORMED : REASON_UNKNOWN_AGENT);
+	/* A checksum, if somebody made one, is for the device to check. */
+	if (p->config->flags & CONFIG_FAST && !outer->udp.check)
+		return GO_ON;
+	return is_agent(&p->src) ? LEAVE_ALONE : drop(skb, p, REASON_UNKNOWN_AGENT);
 }
 
 /* Takes the headers off. Returns GO_ON, or LEAVE_ALONE when the packet must take the device. */

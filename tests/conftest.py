@@ -1,11 +1,13 @@
 """What all kinds of test share: one lab for the whole run, and the record of what was proven.
 
-With HEDGEROW_PROVE=1 tests take their full counts. Each that has one writes a row of build/proof.json; a later run at
-the same commit leaves those out that passed, so that `make prove` goes on where it was stopped.
+With HEDGEROW_PROVE=1 only the tests that prove something run, with their full counts. Each writes its rows of
+build/proof.json, `{id, count, seed, result, commit, test}`; a later run at the same commit leaves out those that
+passed, so that `make prove` goes on where it was stopped. With changes that are in no commit nothing is left out.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 TOP = Path(__file__).resolve().parents[1]
 PROOF = TOP / "build" / "proof.json"
 PROVING = os.environ.get("HEDGEROW_PROVE") == "1"
+CHANGED = "+changes"
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +57,41 @@ def proof(request: pytest.FixtureRequest) -> Proof:
 ROWS = pytest.StashKey[Proof]()
 
 
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=TOP, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+def commit(top: Path = TOP) -> str:
+    """What is tested: a commit, with `+changes` when the files differ from it; empty where there is no repository."""
+    git = ["git", "-c", f"safe.directory={top}", "-C", str(top)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return ""
+    changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    return head.stdout.strip() + (CHANGED if changes.stdout or changes.returncode else "")
 
 
-def recorded() -> list[dict[str, Any]]:
-    return list(json.loads(PROOF.read_text())) if PROOF.exists() else []
+def recorded(file: Path = PROOF) -> list[dict[str, Any]]:
+    return list(json.loads(file.read_text())) if file.exists() else []
+
+
+def proven(now: str, file: Path = PROOF) -> set[str]:
+    """The tests whose last run was at this commit and passed."""
+    if not now or now.endswith(CHANGED):
+        return set()
+    rows = [row for row in recorded(file) if row["commit"] == now]
+    return {row["test"] for row in rows} - {row["test"] for row in rows if row["result"] != "passed"}
+
+
+def record(test: str, result: str, rows: list[dict[str, Any]], *, now: str, file: Path = PROOF) -> None:
+    """Puts the rows in place of what the test had. Several runs may do so at once, root's and a user's."""
+    owner = file.parent.stat()
+    with file.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = [row for row in recorded(file) if row["test"] != test]
+        added = [row | {"result": result, "commit": now, "test": test} for row in rows]
+        fresh = file.with_suffix(".new")
+        fresh.write_text(json.dumps([*kept, *added], indent=1) + "\n")
+        for each in (fresh, file.with_suffix(".lock")):
+            if os.geteuid() == 0:
+                os.chown(each, owner.st_uid, owner.st_gid)
+        fresh.replace(file)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -69,19 +100,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report: pytest.TestReport = outcome.get_result()
     shown = item.stash.get(ROWS, None)
     if PROVING and shown is not None and call.when == "call":
-        result, here = report.outcome, {"test": item.nodeid, "commit": commit()}
-        kept = [row for row in recorded() if row["test"] != item.nodeid]
-        fresh = PROOF.with_suffix(".new")
-        fresh.write_text(json.dumps([*kept, *(row | here | {"result": result} for row in shown.rows)], indent=1))
-        os.chown(fresh, TOP.stat().st_uid, TOP.stat().st_gid)
-        fresh.replace(PROOF)
+        record(item.nodeid, report.outcome, shown.rows, now=commit())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not PROVING:
         return
-    now = commit()
-    done = {row["test"] for row in recorded() if row["commit"] == now and row["result"] == "passed"}
-    left_out = [item for item in items if item.nodeid in done]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item.nodeid not in done]
+    done = proven(commit())
+    wanted = [item for item in items if "proof" in getattr(item, "fixturenames", ()) and item.nodeid not in done]
+    config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+    items[:] = wanted
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where all is proven already there is nothing to run, and that is no failure."""
+    if PROVING and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and not session.config.option.collectonly:
+        session.exitstatus = pytest.ExitCode.OK

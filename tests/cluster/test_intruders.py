@@ -202,24 +202,54 @@ def test_a_container_cannot_speak_vxlan_to_any_agent(lab: RunningLab, victim: Vi
         namespace = lab.namespace("n2", "docker", name)
         body = vxlan(vnis(lab)["dev"], datagram(bytes(6), blocks(lab, "n2")["dev"], victim.address, PORT))
         with open_socket(namespace, socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for number in range(tries):
+            sent = 0
+            while sent < tries:
                 with contextlib.suppress(OSError):  # the refusal of the one before
-                    sender.sendto(body, (str(underlay(lab, lab.nodes[number % 3])), TUNNEL_PORT))
-        wait_for("some counted", lambda: sum(dropped(lab, node, "tunnel_port") for node in lab.nodes) > before)
+                    sender.sendto(body, (str(underlay(lab, lab.nodes[sent % 3])), TUNNEL_PORT))
+                    sent += 1
+        wait_for("all counted", lambda: sum(dropped(lab, node, "tunnel_port") for node in lab.nodes) >= before + tries)
     assert ear.heard() == 0
 
 
+SPEAK = """
+import os, socket, struct, sys
+uid, body, own, to, port, tries = sys.argv[1:]
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) if uid == "0" else None
+os.setuid(int(uid))
+plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+forged = struct.pack("!HHHH", int(port), int(port), 8 + len(body) // 2, 0) + bytes.fromhex(body)
+refused = 0
+for _ in range(int(tries)):
+    for speaker, message in ((plain, bytes.fromhex(body)), (raw, forged)):
+        try:
+            speaker and speaker.sendto(message, (to, int(port)))
+        except PermissionError:
+            refused += 1
+print("refused", refused)
+"""
+"""Prints how often it was refused: by a datagram socket, and as root by one of which it writes UDP's header itself."""
+
+HOSTS_OWN = {
+    "a process": [],
+    "a container of Docker": ["docker", "run", "--rm", "--network", "host"],
+    "a container of Podman": ["podman", "run", "--rm", "--network", "host"],
+}
+PROGRAMS = [word for place in ("/usr", "/lib", "/lib64") for word in ("-v", f"{place}:{place}:ro")]
+
+
 @pytest.mark.parametrize("uid", [0, 65534])
-def test_a_process_of_a_host_cannot_speak_vxlan(lab: RunningLab, victim: Victim, ear: Ear, uid: int) -> None:
-    """S35: nor a container on the host's network; only the kernel's tunnel does."""
+@pytest.mark.parametrize("speaker", HOSTS_OWN)
+def test_what_runs_on_a_hosts_network_cannot_speak_vxlan(
+    lab: RunningLab, victim: Victim, ear: Ear, speaker: str, uid: int, proof: Proof
+) -> None:
+    """S35: local users, and containers on the host's network; only the kernel's tunnel does."""
+    tries = proof.count(f"S35 {speaker}", small=20, full=1000)
     body = vxlan(vnis(lab)["dev"], datagram(bytes(6), blocks(lab, "n2")["dev"], victim.address, PORT))
-    script = (
-        "import os, socket, sys; os.setuid(int(sys.argv[1])); s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);\n"
-        "try: s.sendto(bytes.fromhex(sys.argv[2]), (sys.argv[3], int(sys.argv[4])))\n"
-        "except PermissionError: print('refused')"
-    )
-    words = ["/usr/bin/python3", "-c", script, str(uid), body.hex(), str(underlay(lab, "n1")), str(TUNNEL_PORT)]
-    assert lab.run("n2", *words) == "refused\n"
+    container = HOSTS_OWN[speaker]
+    words = [*container, *([*PROGRAMS, "busybox"] if container else []), "/usr/bin/python3", "-c", SPEAK]
+    words += [uid, body.hex(), underlay(lab, "n2"), underlay(lab, "n1"), TUNNEL_PORT, tries]
+    said = lab.run("n2", *map(str, words))
+    assert said.splitlines()[-1] == f"refused {tries if uid else 2 * tries}"
     assert ear.heard() == 0
 
 

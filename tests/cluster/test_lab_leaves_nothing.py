@@ -11,6 +11,7 @@ from typing import Any
 
 import labkit
 import pytest
+from conftest import Proof
 from labkit import HEDGEROW, RunningLab, machine, mark, wait_for
 
 from hedgerow.lab import processes, ready
@@ -60,12 +61,13 @@ def down(name: str) -> None:
     subprocess.run([*HEDGEROW, "lab", "down", "--name", name], check=True, capture_output=True)
 
 
-def test_up_and_down_leave_the_machine_as_it_was(name: str) -> None:
+def test_up_and_down_leave_the_machine_as_it_was(name: str, proof: Proof) -> None:
     before = machine(name)
-    with labkit.lab(nodes=1) as lab, lab.container("n1", "docker", "dev"), lab.container("n1", "podman", "prod"):
-        during = machine(name)
-        assert not (differences(before, during).keys() & {"links", "routes", "rules", "nft", "sysctls", "mounts"})
-    assert_as_before(lab.record.name, before)
+    for _ in range(proof.count("nothing left", small=1, full=5)):
+        with labkit.lab(nodes=1) as lab, lab.container("n1", "docker", "dev"), lab.container("n1", "podman", "prod"):
+            during = machine(name)
+            assert not (differences(before, during).keys() & {"links", "routes", "rules", "nft", "sysctls", "mounts"})
+        assert_as_before(lab.record.name, before)
 
 
 def node_log(name: str, child: str) -> Path:
@@ -82,13 +84,14 @@ POINTS: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_up_killed_at_any_point_is_cleaned_by_down(name: str, point: str) -> None:
+def test_up_killed_at_any_point_is_cleaned_by_down(name: str, point: str, proof: Proof) -> None:
     before = machine(name)
-    with lab_up(name) as up:
-        wait_for(point, lambda: POINTS[point](name) or up.poll() is not None)
-        up.kill()
-    down(name)
-    assert_as_before(name, before)
+    for _ in range(proof.count(f"lab up killed when {point}", small=1, full=5)):
+        with lab_up(name) as up:
+            wait_for(point, lambda up=up: POINTS[point](name) or up.poll() is not None)
+            up.kill()
+        down(name)
+        assert_as_before(name, before)
 
 
 def test_up_works_after_a_killed_up_without_a_down_in_between(name: str) -> None:

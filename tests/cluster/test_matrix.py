@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import labkit
 import pytest
+from conftest import Proof
 from labkit import RunningLab
 
-from hedgerow.lab import matrix, places, ready
+from hedgerow.lab import images, matrix, places, ready
 from hedgerow.lab.matrix import Matrix
 from hedgerow.lab.places import Place
 
-TOO_LONG_MS = 500.0
-"""Refusals are meant to take less than matrix.AT_ONCE_MS; on a busy machine they fail the test only here."""
+TRIES = 5
+"""How often a slow refusal is tried again: the machine may have had other things to do."""
 
 
 def remove(lab: RunningLab, found: list[Place]) -> None:
@@ -39,7 +42,8 @@ def test_every_container_has_an_address_of_its_own(found: list[Place]) -> None:
     assert len(found) == len({place.address for place in found}) == 18
 
 
-def test_inside_a_network_all_are_reached_and_between_networks_none(measured: Matrix) -> None:
+def test_inside_a_network_all_are_reached_and_between_networks_none(measured: Matrix, proof: Proof) -> None:
+    proof.count("matrix", small=len(measured), full=len(measured))
     wrong = [
         f"{source} -> {target}: {cell}"
         for (source, target), cell in measured.items()
@@ -48,10 +52,14 @@ def test_inside_a_network_all_are_reached_and_between_networks_none(measured: Ma
     assert wrong == []
 
 
-def test_every_refusal_comes_at_once(measured: Matrix) -> None:
-    refused = [cell for cell in measured.values() if cell.refused]
-    assert len(refused) == 18 * 12
-    assert max(max(cell.ping.ms, cell.tcp.ms) for cell in refused) < TOO_LONG_MS
+def test_every_refusal_comes_at_once(measured: Matrix, proof: Proof) -> None:
+    refused = {pair: cell for pair, cell in measured.items() if cell.refused}
+    assert proof.count("refused at once", small=len(refused), full=len(refused)) == 18 * 12
+    for _ in range(TRIES):
+        slow = matrix.slow_refusals(refused)
+        refused = {pair: matrix.cell(*pair) for pair in slow}
+        assert all(cell.refused for cell in refused.values())
+    assert not slow, f"never within {matrix.AT_ONCE_MS} ms: {slow}"
 
 
 PLAIN = """
@@ -74,7 +82,8 @@ def plain(lab: RunningLab, source: Place, targets: list[Place]) -> dict[Place, b
     return {target: ping == "yes" for target, (ping, _) in answers.items()}
 
 
-def test_plain_ping_and_nc_say_the_same(lab: RunningLab, found: list[Place], measured: Matrix) -> None:
+def test_plain_ping_and_nc_say_the_same(lab: RunningLab, found: list[Place], measured: Matrix, proof: Proof) -> None:
+    proof.count("matrix as ping and nc have it", small=len(measured), full=len(measured))
     with ThreadPoolExecutor(len(found)) as pool:
         rows = list(pool.map(lambda source: plain(lab, source, [each for each in found if each != source]), found))
     said = {(source, target): yes for source, row in zip(found, rows, strict=True) for target, yes in row.items()}
@@ -85,7 +94,8 @@ def by_name(measured: Matrix) -> dict[tuple[str, str], bool]:
     return {(str(source), str(target)): cell.reached for (source, target), cell in measured.items()}
 
 
-def test_one_allow_added_opens_exactly_those_cells(measured: Matrix) -> None:
+def test_one_allow_added_opens_exactly_those_cells(measured: Matrix, proof: Proof) -> None:
+    proof.count("one allow", small=12 * 11, full=12 * 11)
     config = labkit.DEFAULT_CONFIG.read_text().replace("- name: dev\n", "- name: dev\n      allow: [prod]\n")
     with labkit.lab(nodes=2, config=config) as other:
         opened = by_name(matrix.measure(places.occupy(other.record, sorted(ready.networks(other.record)))))
@@ -94,6 +104,22 @@ def test_one_allow_added_opens_exactly_those_cells(measured: Matrix) -> None:
     changed = {pair for pair in opened if opened[pair] != before[pair]}
     named = {pair: {name.split()[-1] for name in pair} for pair in opened}
     assert changed == {pair for pair, networks in named.items() if networks == {"dev", "prod"}}
+
+
+def test_the_demo_of_a_healthy_lab_reuses_it_and_what_it_says_to_try_works_as_pasted(
+    lab: RunningLab, found: list[Place], proof: Proof
+) -> None:
+    for _ in range(proof.count("demo again", small=1, full=3)):
+        try:
+            said = lab.command("lab", "demo", "--name", lab.record.name, timeout_s=180)
+        finally:
+            lab.command("app", "rm", "my-networking", check=False)
+        assert "lab was up already" in said
+        assert re.search(r"^eth0\b|eth0\s+inet 9\.0\.", said, re.MULTILINE)
+        [line] = re.findall(r"^try: +(.*)$", said, re.MULTILINE)
+        done = subprocess.run(line, shell=True, cwd=images.checkout(), capture_output=True, text=True, check=False)
+        assert " 0% packet loss" in done.stdout, (line, done.stderr)
+        assert f"lab down --name {lab.record.name}" in said
 
 
 def test_the_demo_shows_what_it_measured(lab: RunningLab, measured: Matrix) -> None:

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from conftest import Proof
 from labkit import RunningLab
 
 from hedgerow.lab import probe
@@ -98,7 +99,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "deny.so"
 
 
-def test_this_machine_passes() -> None:
+def test_this_machine_passes(proof: Proof) -> None:
+    proof.count("situation root", small=1, full=1)
     code, said = preflight()
     assert (code, said) == (0, "preflight: this machine has all that the lab needs\n")
 
@@ -109,7 +111,8 @@ def test_a_user_without_root_is_told_to_use_sudo() -> None:
     assert "with sudo" in said
 
 
-def test_root_of_a_container_without_privileges_is_given_the_docker_line_and_the_capabilities() -> None:
+def test_root_of_a_container_without_privileges_is_given_the_docker_line_and_the_capabilities(proof: Proof) -> None:
+    proof.count("situation container without privileges", small=1, full=1)
     lacking = "-sys_admin,-net_admin"
     code, said = preflight("setpriv", f"--bounding-set={lacking}", "--inh-caps=-all")
     assert code == 2
@@ -139,7 +142,10 @@ def test_root_of_a_container_without_privileges_is_given_the_docker_line_and_the
         ("unshare=forbidden", "docker run -it --privileged"),
     ],
 )
-def test_a_kernel_without_a_feature_is_named_with_its_option(library: Path, deny: str, option: str) -> None:
+def test_a_kernel_without_a_feature_is_named_with_its_option(
+    library: Path, deny: str, option: str, proof: Proof
+) -> None:
+    proof.count(f"situation kernel without {option}", small=1, full=1)
     code, said = preflight(environment={"LD_PRELOAD": str(library), "DENY": deny})
     assert code == 2
     assert option in said
@@ -177,8 +183,9 @@ def own(lab: RunningLab) -> tuple[str, ...]:
     return tuple(lab.run("n1", "sh", "-c", look) for look in looks)
 
 
-def test_a_docker_that_the_machine_has_already_is_left_alone(lab: RunningLab) -> None:
+def test_a_docker_that_the_machine_has_already_is_left_alone(lab: RunningLab, proof: Proof) -> None:
     """The machine is a node of a lab: it has a Docker and a container of its own, and gets a lab inside."""
+    proof.count("situation own Docker", small=1, full=1)
     with lab.container("n1", "docker", "bridge") as name:
         before = own(lab)
         hedgerow = f"{checkout()}/build/hedgerow"

@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from conftest import PROVING, Proof
 
 from hedgerow.errors import HedgerowError
 from hedgerow.model.agent import Agent, AgentId
@@ -29,7 +30,7 @@ from hedgerow.wire.listen import bind
 from hedgerow.wire.messages import Hello, Report, Welcome
 from hedgerow.wire.stream import dial
 
-KILLS = 200 if os.environ.get("HEDGEROW_PROVE") else 8
+KILLS, ALL_KILLS = 8, 200
 READY_S = 30.0
 TOKEN = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -95,7 +96,7 @@ class Controller:
 def controller(tmp_path: Path) -> Iterator[Controller]:
     authority = pki.make_authority(tmp_path / "ca")
     pki.issue(tmp_path / "controller", authority, "controller", ["127.0.0.1"])
-    for number in range(1, KILLS + 1):
+    for number in range(1, (ALL_KILLS if PROVING else KILLS) + 1):
         pki.issue(tmp_path / f"agent-{number}", authority, agent_id(number))
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "token").write_text(TOKEN)
@@ -149,15 +150,16 @@ async def register_for_ever(controller: Controller, number: int) -> None:
             await register(controller, number)
 
 
-@pytest.mark.timeout(120 + 15 * KILLS)
-def test_a_controller_killed_between_registrations_gives_no_block_twice(controller: Controller) -> None:
+@pytest.mark.timeout(120 + 15 * (ALL_KILLS if PROVING else KILLS))
+def test_a_controller_killed_between_registrations_gives_no_block_twice(controller: Controller, proof: Proof) -> None:
+    kills = proof.count("controller-kills", small=KILLS, full=ALL_KILLS, seed=KILLS)
     random = Random(KILLS)
     welcomed: dict[AgentId, Agent] = {}
 
     async def case() -> None:
         controller.start()
         await register_at_last(controller, 1)
-        for number in range(1, KILLS + 1):
+        for number in range(1, kills + 1):
             following = asyncio.ensure_future(register(controller, number))
             # From before the hello to after the welcome: a registration takes some milliseconds.
             await asyncio.wait([following], timeout=random.uniform(0, 0.03))
@@ -170,8 +172,8 @@ def test_a_controller_killed_between_registrations_gives_no_block_twice(controll
 
     asyncio.run(case())
     owned = [str(prefix.block) for agent in welcomed.values() for prefix in agent.prefixes]
-    assert len(set(owned)) == len(owned) == 2 * KILLS
-    assert len({agent.vtep.ip for agent in welcomed.values()}) == KILLS
+    assert len(set(owned)) == len(owned) == 2 * kills
+    assert len({agent.vtep.ip for agent in welcomed.values()}) == kills
     status, answer = controller.get("/v1/agents")
     assert status == 200
     stored = {each["id"]: [prefix["block"] for prefix in each["prefixes"]] for each in answer["agents"]}

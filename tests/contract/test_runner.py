@@ -345,3 +345,17 @@ def test_whoever_reports_is_told_of_every_change(play: Callable[[Story], None]) 
                 await world.changes.wait()
 
     play(story)
+
+
+def test_a_runner_that_was_ended_by_a_fault_goes_on_when_it_is_started_again(play: Callable[[Story], None]) -> None:
+    async def story(world: World) -> None:
+        world.state.want(instance())
+        async with world.running() as runner:
+            await world.until_said(web_1=InstanceState.RUNNING)
+        async with asyncio.TaskGroup() as group:
+            again = group.create_task(runner.run())
+            world.state.want(instance(2))
+            await world.until_said(web_2=InstanceState.RUNNING)
+            again.cancel()
+
+    play(story)

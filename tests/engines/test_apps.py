@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Proof
 from engines.escapes import CONTROLS, TRIES, script
 from labkit import RunningLab, mark, wait_for
 
@@ -74,8 +75,13 @@ def log_of(lab: RunningLab, name: str, end: str) -> str:
 
 @pytest.mark.parametrize(("file", "engine"), FORMS.items())
 def test_the_example_reports_the_address_that_it_sees_and_leaves_nothing(
-    lab: RunningLab, file: str, engine: str
+    lab: RunningLab, file: str, engine: str, proof: Proof
 ) -> None:
+    for _ in range(proof.count(f"example {file.removesuffix('.json')}", small=1, full=5)):
+        the_example_reports_the_address_that_it_sees(lab, file, engine)
+
+
+def the_example_reports_the_address_that_it_sees(lab: RunningLab, file: str, engine: str) -> None:
     before = {each["id"] for each in lab.api("/v1/endpoints")["endpoints"]}
     try:
         lab.command("app", "run", str(EXAMPLES / file), timeout_s=120)
@@ -190,9 +196,11 @@ def test_a_log_can_be_followed_until_its_task_ends(lab: RunningLab, tmp_path: Pa
         assert lab.command("app", "logs", "--tail", "1", found["id"]) == "gone\n"
 
 
-def test_an_app_without_an_image_cannot_read_or_change_what_is_the_hosts(lab: RunningLab, tmp_path: Path) -> None:
+def test_an_app_without_an_image_cannot_read_or_change_what_is_the_hosts(
+    lab: RunningLab, tmp_path: Path, proof: Proof
+) -> None:
     """S34. The same tries, made by the host's root, show that each would have found something."""
-    assert len(TRIES) >= 30
+    assert proof.count("S34", small=len(TRIES), full=len(TRIES)) >= 30
     with app(lab, tmp_path, cmd=script(TRIES) + "\nsleep 600") as found:
         [task] = found["tasks"]
         log = log_of(lab, found["id"], "tries are over")

@@ -34,7 +34,7 @@ from hedgerow.wire import pki
 UNDERLAY = IPv4Address("10.99.0.1")
 OTHER = IPv4Address("10.99.0.2")
 PORT = 8081
-WAIT_S = 15.0
+WAIT_S = 15.0 * float(os.environ.get("HEDGEROW_SLOWNESS", "1"))
 _NSENTER = shutil.which("nsenter") or "nsenter"
 
 DCOS = Network(

@@ -51,7 +51,8 @@ def test_every_file_that_the_walk_names_exists() -> None:
     assert [int(number) for number, _ in rows] == list(range(1, 17))
     named = [word for _, where in rows for word in re.findall(r"`([^`]+\.(?:py|c|h))`", where)]
     places = (ROOT, ROOT / "src" / "hedgerow", ROOT / "bpf")
-    assert named
+    stations = [re.findall(r"`([^`]+)`", where)[0] for _, where in rows]
+    assert len(set(stations)) == 16
     assert [file for file in named if not any((place / file).is_file() for place in places)] == []
 
 

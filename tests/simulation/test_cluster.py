@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from conftest import PROVING, Proof
 from simulation.loop import SimulatedLoop
 from simulation.world import Host, World, network_spec
 
@@ -27,7 +28,7 @@ from hedgerow.model.network import Network
 from hedgerow.store.base import Compare, Delete, Put
 from hedgerow.wire.codec import to_json
 
-SEEDS = 1000 if os.environ.get("HEDGEROW_PROVE") else 50
+SEEDS = 1000 if PROVING else 50
 TROUBLE_S = 60.0
 REST_S = 150.0
 """A resync of the agents' loops takes up to 60 s, a fault's pause 30 s, and both may follow each other."""
@@ -42,8 +43,10 @@ def seeds() -> list[int]:
 
 
 @pytest.mark.parametrize("first", seeds()[::BATCH])
-def test_a_cluster_comes_to_rest_after_any_trouble(first: int) -> None:
-    for seed in seeds()[:1] if len(seeds()) == 1 else range(first, first + BATCH):
+def test_a_cluster_comes_to_rest_after_any_trouble(first: int, proof: Proof) -> None:
+    batch = [seed for seed in seeds() if first <= seed < first + BATCH]
+    proof.count("simulation", small=len(batch), full=len(batch), seed=first)
+    for seed in batch:
         try:
             play(seed)
         except BaseException as error:

@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hedgerow.agent import launches
 from hedgerow.agent.containers import container_of, without_headers
 from hedgerow.agent.instances import Container, Fault, Launch, Phase, Remove, own_instances, status_of, steps
 from hedgerow.agent.launches import HIDDEN, docker_body, full_reference, host_body, podman_body
 from hedgerow.agent.seccomp import tightened
-from hedgerow.apps import launch as marathon
 from hedgerow.errors import Refused
 from hedgerow.model import app as model
 from hedgerow.model.agent import Agent, AgentId, Vtep
@@ -167,10 +165,6 @@ def test_the_profile_of_system_calls_allows_no_new_namespace_and_no_mount() -> N
 def test_an_app_without_an_image_runs_as_nobody_else(user: str) -> None:
     with pytest.raises(Refused, match="may not run without an image"):
         host_body(replace(WANTED, launch=replace(WANTED.launch, user=user)), [], Path("/s.json"))
-
-
-def test_the_directory_that_the_environment_names_is_the_one_that_is_made() -> None:
-    assert launches.SANDBOX == marathon.SANDBOX
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hedgerow.errors import BadInput
-from hedgerow.lab import cgroups, matrix, members, probe, processes, supervisor
+from hedgerow.lab import cgroups, down, matrix, members, probe, processes, supervisor
 from hedgerow.lab.images import checkout
 from hedgerow.lab.places import Place
 from hedgerow.lab.probe import Answer, Outcome
@@ -136,3 +136,18 @@ def test_the_matrix_is_told_by_networks_and_by_whether_the_host_is_the_same() ->
         ("prod", "dev", False, "mixed"),
     ]
     assert matrix.slow_refusals(pairs) == [(a, c), (c, a)]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../../etc", "a/b", "-"])
+def test_down_removes_nothing_under_what_is_no_name(name: str) -> None:
+    with pytest.raises(BadInput, match="is no name for a lab"):
+        down.down(name)
+
+
+@pytest.mark.parametrize(
+    ("uids", "pids", "is_node"),
+    [("0 0 0 0", "700 1", True), ("0 0 0 0", "700", False), ("1000 1000 1000 1000", "700 1", False),
+     ("1000 0 0 0", "700 1", False)],
+)  # fmt: skip
+def test_only_a_process_of_roots_is_taken_for_a_node(uids: str, pids: str, is_node: bool) -> None:
+    assert processes.is_a_node(f"Name:\tx\nUid:\t{uids}\nNSpid:\t{pids}\n") is is_node

@@ -270,3 +270,23 @@ def test_any_json_is_taken_or_refused_with_paths(body: Any) -> None:
         paths = [each.path for each in error.faults]
     assert paths
     assert all(path.startswith("/") for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ('"mem": 1e999', "/mem"),
+        ('"cpus": 1e300', "/cpus"),
+        ('"taskKillGracePeriodSeconds": 99999999999999999999', "/taskKillGracePeriodSeconds"),
+        ('"portDefinitions": [' + ", ".join(["{}"] * 70_000) + "]", "/portDefinitions"),
+    ],
+)
+def test_numbers_that_no_container_can_have_do_not_get_as_far_as_the_scheduler(change: str, path: str) -> None:
+    with pytest.raises(BadApp) as refused:
+        read_app(f'{{"id": "x", "cmd": "x", {change}}}'.encode(), "v")
+    assert path in {fault.path for fault in refused.value.faults}
+
+
+def test_half_a_character_is_no_text() -> None:
+    with pytest.raises(NotJson):
+        read_app(rb'{"id": "x", "cmd": "x", "env": {"A": "\ud800"}}', "v")

@@ -257,3 +257,11 @@ def test_from_any_state_it_comes_to_rest_with_as_many_as_are_wanted(
     assert steps_of(world, now_s, dies) == []
     live = [each for each in world.instances.values() if not world.state(each).is_final]
     assert len(live) == (0 if gone or len(silent) == 3 else wanted)
+
+
+def test_what_an_app_of_the_same_id_left_is_killed_and_does_not_count_for_the_next() -> None:
+    old = started(2)
+    world = replace(old, apps={WEB: replace(app(1), version="v2")})
+    steps = steps_of(world, drawn=dice(10))
+    assert {step.instance.id for step in steps if isinstance(step, Kill)} == set(old.instances)
+    assert [step.instance.version for step in steps if isinstance(step, Start)] == ["v2"]

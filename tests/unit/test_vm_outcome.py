@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import recorded
+from vm import boot
 from vm.boot import options_from, outcome
 from vm.image import write_archive
 
@@ -31,6 +34,26 @@ def test_an_unknown_kernel_is_refused_and_the_known_ones_are_named(capsys: pytes
     with pytest.raises(SystemExit):
         options_from(["--kernels", "4.19"])
     assert "6.1, 5.10, 6.12" in capsys.readouterr().err
+
+
+def test_a_kernel_that_passed_at_this_commit_is_not_booted_again_when_proving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, options, at = tmp_path / "proof.json", options_from(["--kernels", "6.1,5.10", "--", "-q"]), "abc"
+    monkeypatch.setattr(boot, "PROVING", True)
+    monkeypatch.setattr(boot, "commit", lambda: at)
+    monkeypatch.setattr(boot, "proven", partial(boot.proven, file=file))
+    monkeypatch.setattr(boot, "record", partial(boot.record, file=file))
+    boot.write_down("6.1", options, outcome("6.1.0-9", PASSED, 60))
+    boot.write_down("5.10", options, outcome("5.10.0-9", PASSED.replace("RESULT 0", "RESULT 1"), 60))
+    assert list(boot.left_to_run(options)) == ["5.10"]
+    assert "6.1: passed" in capsys.readouterr().out
+    assert recorded(file)[0] == {
+        "id": "kernel 6.1", "count": 12, "seed": 0, "release": "6.1.0-9", "result": "passed", "commit": "abc",
+        "test": "make test-kernels 6.1 tests/bpf -q",
+    }  # fmt: skip
+    at = "def"
+    assert list(boot.left_to_run(options)) == ["6.1", "5.10"]
 
 
 def entries(archive: bytes) -> dict[str, bytes]:
