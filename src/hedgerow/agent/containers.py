@@ -6,6 +6,7 @@ name is its instance's id, so a second launch finds the first one's container.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Callable
@@ -21,7 +22,10 @@ from .engine_http import EngineError, EngineHttp
 from .instances import Container, Phase
 from .launches import INCARNATION_LABEL, INSTANCE_LABEL, docker_body, full_reference
 
-PULL_S = 600.0
+PULL_S = 1800.0
+"""A large image over a slow line. A registry that never ends would keep others from being launched."""
+END_S = 600.0
+"""To end a container, beyond its grace, or to remove it: with a slow disk and a large file system."""
 API = "/v1.40"
 LIBPOD = "/v4.0.0/libpod"
 STREAM_HEADER_BYTES = 8
@@ -64,12 +68,12 @@ class Containers:
 
     async def stop(self, container: Container, grace_s: float) -> None:
         """SIGTERM, and SIGKILL after the grace. One that is gone is stopped."""
-        within_s = grace_s + PULL_S
+        within_s = grace_s + END_S
         await self._gone_is_fine("POST", f"{container.id}/stop", within_s=within_s, t=str(round(grace_s)))
 
     async def remove(self, container: Container) -> None:
         """With its file system and its log. One that is gone is removed."""
-        await self._gone_is_fine("DELETE", container.id, within_s=PULL_S, force="true", v="true")
+        await self._gone_is_fine("DELETE", container.id, within_s=END_S, force="true", v="true")
 
     async def logs(self, container: Container, *, follow: bool, tail: int | None) -> AsyncGenerator[bytes, None]:
         """What it wrote to both streams, in order. With `follow`, until it ends."""
@@ -121,11 +125,13 @@ class Containers:
             pieces = self._http.stream("POST", f"{LIBPOD}/images/pull", reference=full_reference(image))
         cure, text = "is its name right, and does its registry answer?", b""
         try:
-            async with aclosing(pieces):
+            async with asyncio.timeout(PULL_S), aclosing(pieces):
                 async for piece in pieces:
                     text = (text + piece)[-65536:]
         except EngineError as error:
             raise HedgerowError(f"image {image} cannot be pulled: {error}", cure) from error
+        except TimeoutError as error:
+            raise HedgerowError(f"image {image} was not pulled within {PULL_S:.0f} s", cure) from error
         for reason in filter(None, map(_error_in, text.splitlines())):
             raise HedgerowError(f"image {image} cannot be pulled: {reason}", cure)
 
@@ -144,13 +150,14 @@ def container_of(engine: Engine, row: dict[str, Any]) -> Container | None:
         return None
     networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
     addresses = [network["IPAddress"] for network in networks.values() if network and network.get("IPAddress")]
+    incarnation = labels.get(INCARNATION_LABEL, "")  # an image of anybody's may carry these labels too
     reasons = ["out of memory"] if state.get("OOMKilled") else []
     reasons += [state["Error"]] if state.get("Error") else []
     return Container(
         engine=engine,
         id=row["Id"],
         instance=InstanceId(labels[INSTANCE_LABEL]),
-        incarnation=int(labels.get(INCARNATION_LABEL, "0")),
+        incarnation=int(incarnation) if incarnation.isdecimal() else 0,
         phase=_phase(state["Status"]),
         exit_code=int(state.get("ExitCode") or 0),
         reason=", ".join(reasons),

@@ -54,8 +54,10 @@ class EngineHttp:
                 yield piece
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        """The next request opens it again: a task that failed is started once more."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     @asynccontextmanager
     async def _request(
@@ -74,7 +76,7 @@ class EngineHttp:
                     raise EngineError(response.status, _sentence(await response.read()))
                 yield response
         except TimeoutError as error:
-            raise Unreachable(f"{self.name} did not answer {method} {path}", f"is {self.name} well?") from error
+            raise Unreachable(f"{self.name} did not answer {method} {path}", f"see {self.name}'s log") from error
         except (ClientError, OSError) as error:
             raise Unreachable(f"{self.name} does not answer: {error}", f"start {self.name}") from error
 

@@ -134,6 +134,6 @@ def status_of(instance: Instance, container: Container | None, fault: Fault | No
     return replace(said, state=InstanceState.FAILED, message=message, changed_s=ended_s)
 
 
-def say_the_same(old: InstanceStatus | None, new: InstanceStatus) -> bool:
-    """Whether they say the same but for the time."""
-    return old is not None and replace(old, changed_s=0.0) == replace(new, changed_s=0.0)
+def say_the_same(old: InstanceStatus, new: InstanceStatus) -> bool:
+    """But for the time."""
+    return replace(old, changed_s=0.0) == replace(new, changed_s=0.0)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hedgerow.errors import Refused
-from hedgerow.model.app import Instance
+from hedgerow.model.app import SANDBOX, Instance
 
 INSTANCE_LABEL = "hedgerow.instance"
 INCARNATION_LABEL = "hedgerow.incarnation"
-SANDBOX = "/mnt/mesos/sandbox"
 NOBODY = "65534:65534"
 LOG_BYTES = 10 << 20
 MIN_MEMORY_BYTES = 32 << 20

@@ -25,8 +25,9 @@ from hedgerow.wire.codec import to_json
 from . import view
 from .engine import Engine
 from .marathon import absolute, read_app, timestamp
+from .oldform import BRIDGE_NAME
 from .placement import World
-from .records import app_key
+from .records import app_key, backoff_key
 from .shape import BadApp, Fault, NotJson
 
 MAX_BODY_BYTES = 1 << 20
@@ -95,7 +96,7 @@ class Marathon:
                 "frameworkId": "hedgerow",
                 "marathon_config": {
                     "default_network_name": None,
-                    "mesos_bridge_name": "mesos-bridge",
+                    "mesos_bridge_name": BRIDGE_NAME,
                     "hostname": host,
                 },
                 "zookeeper_config": {},
@@ -157,7 +158,9 @@ class Marathon:
         """The scheduler kills what runs; until an agent says that it is over, its task is listed as being killed."""
         while entry := await self.store.get(app_key(id)):
             try:
-                await self.store.commit([Compare(entry.key, entry.modified)], [Delete(entry.key)])
+                # Its failures go with it: an app that takes the id next has none.
+                operations = [Delete(entry.key), Delete(backoff_key(id))]
+                await self.store.commit([Compare(entry.key, entry.modified)], operations)
             except Conflict:
                 continue
             deployment = str(uuid.uuid4())

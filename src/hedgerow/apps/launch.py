@@ -8,12 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from hedgerow.model.app import Engine, InstanceId, Launch
+from hedgerow.model.app import SANDBOX, Engine, InstanceId, Launch
 
 from .records import App, ContainerType
-
-SANDBOX = "/mnt/mesos/sandbox"
-"""Where Mesos gives a task a directory of its own."""
 
 MAX_LABEL_NAME = 493
 MAX_LABEL_VALUE = 512

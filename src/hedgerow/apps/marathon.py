@@ -22,24 +22,24 @@ from .shape import App as Shape
 from .shape import BadApp, Fault, Mapping, Network, read_shape, unknown_keys
 
 RESERVED_SEGMENTS = ("restart", "tasks", "versions", ".", "..")
-ECHOED: dict[str, object] = {
-    "accepted_resource_roles": None,
-    "check": None,
-    "constraints": [],
-    "dependencies": [],
-    "executor": "",
-    "health_checks": [],
-    "kill_selection": "YOUNGEST_FIRST",
-    "readiness_checks": [],
-    "require_ports": False,
-    "residency": None,
-    "resource_limits": None,
-    "role": None,
-    "tty": None,
-    "unreachable_strategy": None,
-    "upgrade_strategy": None,
-}
-"""Fields that are kept and given back as they came, with what they hold when nothing was said."""
+ECHOED = (
+    "accepted_resource_roles",
+    "check",
+    "constraints",
+    "dependencies",
+    "executor",
+    "health_checks",
+    "kill_selection",
+    "readiness_checks",
+    "require_ports",
+    "residency",
+    "resource_limits",
+    "role",
+    "tty",
+    "unreachable_strategy",
+    "upgrade_strategy",
+)
+"""Fields that are kept and given back as they came, when something was said."""
 
 _NO_EFFECT = ("check", "constraints", "dependencies", "health_checks", "readiness_checks", "resource_limits")
 _ALWAYS = {
@@ -197,11 +197,11 @@ def _image(shape: Shape) -> str | None:
 
 def _app(shape: Shape, network: Network, version: str) -> App:
     container = oldform.container(shape)
-    aliases = {name: str(Shape.model_fields[name].alias) for name in ECHOED}
+    fields = {str(Shape.model_fields[name].alias): (name, Shape.model_fields[name].default) for name in ECHOED}
     echoed = {
-        aliases[name]: getattr(shape, name)
-        for name, nothing in ECHOED.items()
-        if getattr(shape, name) not in (nothing, _ALWAYS.get(aliases[name]))
+        alias: getattr(shape, name)
+        for alias, (name, nothing) in fields.items()
+        if getattr(shape, name) not in (nothing, _ALWAYS.get(alias))
     }
     return App(
         id=absolute(shape.id),

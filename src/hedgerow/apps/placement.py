@@ -131,13 +131,16 @@ def decide(world: World, now_s: float, dice: Dice) -> dict[AppId, list[Step]]:
     plans: dict[AppId, list[Step]] = {}
     for id, instances in sorted(of_app.items()):
         app, backoff = world.apps.get(id), world.backoffs.get(id)
+        # An app of another version that had this id and was taken away is not this one: what it left must go.
+        own = [each for each in instances if app and each.version == app.version]
+        steps = list(_clear(world, [each for each in instances if each not in own]))
         if app is None:
-            steps = list(_clear(world, id, instances))
+            steps += [Rest(id, None)] if backoff else []
         else:
-            ended = list(_ended(world, app, instances, backoff))
+            ended = list(_ended(world, app, own, backoff))
             backoff = next((step.backoff for step in ended if isinstance(step, Rest)), backoff)
-            live = [each for each in instances if _counts(world, each)]
-            steps = ended + list(_adjust(_Wish(world, app, live, load), backoff, now_s, dice))
+            live = [each for each in own if _counts(world, each)]
+            steps += ended + list(_adjust(_Wish(world, app, live, load), backoff, now_s, dice))
         if steps:
             plans[id] = steps
     return plans
@@ -156,15 +159,13 @@ def _counts(world: World, instance: Instance) -> bool:
     return not instance.kill and not world.is_lost(instance) and not (status and status.state.is_final)
 
 
-def _clear(world: World, app: AppId, instances: list[Instance]) -> Iterator[Step]:
+def _clear(world: World, instances: list[Instance]) -> Iterator[Step]:
     for instance in instances:
         status = world.status(instance)
         if world.is_lost(instance) or (status and status.state.is_final):
             yield Forget(instance.id)
         elif not instance.kill:
             yield Kill(instance)
-    if app in world.backoffs:
-        yield Rest(app, None)
 
 
 def _ended(world: World, app: App, instances: list[Instance], backoff: Backoff | None) -> Iterator[Step]:

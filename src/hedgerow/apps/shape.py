@@ -23,6 +23,10 @@ NAME_PATTERN = r"^[a-z0-9](?:[-a-z0-9_]*[a-z0-9])?$"
 PORT_NAME_PATTERN = r"^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$"
 MAX_INSTANCES = 1000
 """What the built-in scheduler is made for."""
+MAX_PORTS = 100
+"""Each is three variables of every task, and one without a number is drawn among 64,511."""
+MAX_NUMBER = 1 << 31
+"""Of CPUs, MiB and seconds. JSON's 1e999 reads as infinity, which no container can be given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +104,14 @@ class Docker(Shape):
     credential: dict[str, Any] | None = None
     pull_config: dict[str, Any] | None = None
     network: Annotated[Literal["HOST", "BRIDGE", "USER", "NONE"], BeforeValidator(_upper)] | None = None
-    port_mappings: list[Mapping] | None = None
+    port_mappings: list[Mapping] | None = Field(default=None, max_length=MAX_PORTS)
 
 
 class Container(Shape):
     type: Annotated[Literal["DOCKER", "MESOS"], BeforeValidator(_upper)] = "DOCKER"
     docker: Docker | None = None
     volumes: list[dict[str, Any]] = []
-    port_mappings: list[Mapping] | None = None
+    port_mappings: list[Mapping] | None = Field(default=None, max_length=MAX_PORTS)
     linux_info: dict[str, Any] | None = None
 
 
@@ -119,7 +123,7 @@ class DiscoveryPort(Shape):
 
 
 class Discovery(Shape):
-    ports: list[DiscoveryPort] = []
+    ports: list[DiscoveryPort] = Field([], max_length=MAX_PORTS)
 
 
 class IpAddress(Shape):
@@ -138,20 +142,20 @@ class App(Shape):
     args: list[str] = []
     container: Container | None = None
     env: dict[str, Any] = {}
-    cpus: float = Field(1.0, ge=0)
-    mem: float = Field(128.0, ge=0)
-    disk: float = Field(0.0, ge=0)
+    cpus: float = Field(1.0, ge=0, le=MAX_NUMBER)
+    mem: float = Field(128.0, ge=0, le=MAX_NUMBER)
+    disk: float = Field(0.0, ge=0, le=MAX_NUMBER)
     gpus: int = Field(0, ge=0)
     instances: int = Field(1, ge=0, le=MAX_INSTANCES)
     user: str | None = None
     labels: dict[str, str] = {}
-    backoff_seconds: int = Field(1, ge=0)
-    backoff_factor: float = Field(1.15, ge=1)
-    max_launch_delay_seconds: int = Field(300, ge=0)
-    task_kill_grace_period_seconds: int | None = Field(default=None, ge=0)
+    backoff_seconds: int = Field(1, ge=0, le=MAX_NUMBER)
+    backoff_factor: float = Field(1.15, ge=1, le=MAX_NUMBER)
+    max_launch_delay_seconds: int = Field(300, ge=0, le=MAX_NUMBER)
+    task_kill_grace_period_seconds: int | None = Field(default=None, ge=0, le=MAX_NUMBER)
     networks: list[Network] | None = None
-    port_definitions: list[Definition] | None = None
-    ports: list[Port] | None = None
+    port_definitions: list[Definition] | None = Field(default=None, max_length=MAX_PORTS)
+    ports: list[Port] | None = Field(default=None, max_length=MAX_PORTS)
     ip_address: IpAddress | None = None
     accepted_resource_roles: list[str] | None = None
     check: dict[str, Any] | None = None
@@ -220,6 +224,7 @@ def read_shape(body: bytes) -> App:
         raise NotJson("Please specify data in JSON format", "the body is empty")
     try:
         found = _without_nulls(json.loads(body, parse_constant=_no_constant))
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text, and no store takes it
     except (ValueError, RecursionError) as error:
         raise NotJson("Invalid JSON", str(error)) from error
     try:

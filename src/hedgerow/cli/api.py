@@ -97,10 +97,13 @@ class Api:
         return connection, answer
 
     def _connection(self) -> http.client.HTTPConnection:
-        parts = urlsplit(self.url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise BadInput(f"{self.url} is no URL of a controller", "write it as http://127.0.0.1:8080")
-        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_S)
+        try:
+            parts = urlsplit(self.url)
+            if parts.scheme == "http" and parts.hostname:
+                return http.client.HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_S)
+        except ValueError:  # a port that is none, half an IPv6 address
+            pass
+        raise BadInput(f"{self.url} is no URL of a controller", "write it as http://127.0.0.1:8080")
 
     def _json(self, data: bytes) -> Any:
         try:

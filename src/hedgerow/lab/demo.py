@@ -34,7 +34,7 @@ class Demo:
 
 
 def run(demo: Demo) -> None:
-    """Raises HedgerowError when the lab does not come up or the matrix is not what the configuration says."""
+    """Raises HedgerowError when the lab or the example does not come up, or a refusal is slow."""
     console = show.console(record=demo.svg is not None)
     started_s = time.time()
     known = running(demo.lab.name)

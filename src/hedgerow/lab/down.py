@@ -12,7 +12,7 @@ from pathlib import Path
 from hedgerow.errors import Conflict, HedgerowError, Refused
 
 from . import cgroups, processes
-from .state import read
+from .state import check_name, read
 from .topology import STATE
 
 
@@ -64,6 +64,7 @@ def remove(name: str) -> bool:
 
 
 def down(name: str) -> bool:
-    """Ends a lab; for one that does not exist it does nothing and returns False."""
+    """Ends a lab; for one that does not exist it does nothing and returns False. Raises BadInput for no lab's name."""
+    check_name(name)
     with locked(name):
         return remove(name)

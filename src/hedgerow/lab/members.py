@@ -138,5 +138,5 @@ def _engines(lab: Lab, programs: Programs) -> list[Child]:
 
 
 def links(programs: Programs) -> dict[str, str]:
-    """Names in a node's first PATH entry: the docker client of this engine, and the project's own command."""
+    """Names in a node's first PATH entry: the docker client of this engine."""
     return {str(LAB_RUN / "bin/docker"): programs.docker} if programs.docker else {}

@@ -21,18 +21,25 @@ def _words(pid: int) -> list[str]:
         return []
 
 
-def _is_first_in_its_namespace(pid: int) -> bool:
+def _status(pid: int) -> str:
     try:
-        rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return False
-    seen_as = next((row.split()[1:] for row in rows if row.startswith("NSpid:")), [])
-    return len(seen_as) > 1 and seen_as[-1] == "1"
+        return ""
+
+
+def is_a_node(status: str) -> bool:
+    """Of a process's status (proc(5)): root's, and the first of a PID namespace. Any user can give a process the words
+    of a supervisor and, in a user namespace, make it the first of one; root must not enter the mounts of that.
+    """
+    fields = {name: value.split() for name, _, value in (row.partition(":") for row in status.splitlines())}
+    seen_as = fields.get("NSpid", [])
+    return set(fields.get("Uid", [])) == {"0"} and len(seen_as) > 1 and seen_as[-1] == "1"
 
 
 def supervisors(directory: Path) -> dict[str, int]:
     """Member -> pid of its supervisor (the first process of its PID namespace), for all of a lab's that live."""
-    return {name: pid for name, pid in _all(directory) if _is_first_in_its_namespace(pid)}
+    return {name: pid for name, pid in _all(directory) if is_a_node(_status(pid))}
 
 
 def _all(directory: Path) -> list[tuple[str, int]]:

@@ -103,7 +103,7 @@ def _agents(record: Record) -> list[dict[str, Any]] | None:
 
 
 def applied(record: Record) -> set[str]:
-    """Names of the agents that are connected and have programmed what the controller wants."""
+    """Names of the agents that are connected and have programmed a revision of what the controller wants."""
     return {row["name"] for row in _agents(record) or [] if row["connected"] and row["applied"]}
 
 
@@ -134,11 +134,8 @@ def troubles(record: Record) -> list[str]:
     nodes = [name for name in record.members if name not in ("lan", "controller")]
     if _agents(record) is None:
         return [f"the controller at {record.api} does not answer"]
-    found += [
-        f"agent {name} is not connected or has not applied what is wanted"
-        for name in nodes
-        if name not in applied(record)
-    ]
+    fine = applied(record)
+    found += [f"agent {name} is not connected or has applied nothing yet" for name in nodes if name not in fine]
     for name in nodes:
         found += [
             f"{engine} on {name} does not answer"

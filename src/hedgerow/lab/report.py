@@ -15,23 +15,23 @@ from .topology import STATE
 
 def describe(record: Record) -> dict[str, Any]:
     """All that a program needs to use the lab; plain JSON values."""
-    alive = processes.supervisors(STATE / record.name)
+    alive, ways = processes.supervisors(STATE / record.name), _ways(record)
     return {
         "name": record.name,
         "api": record.api,
         "token": record.token,
         "directory": str(STATE / record.name),
-        "nodes": [_member(record, name, address, alive.get(name)) for name, address in record.members.items()],
+        "nodes": [_member(record, name, alive.get(name), ways) for name in record.members],
         "took_s": record.took_s,
         "troubles": troubles(record),
     }
 
 
-def _member(record: Record, name: str, address: str, pid: int | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "underlay": address, "pid": pid}
+def _member(record: Record, name: str, pid: int | None, ways: dict[str, str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "underlay": record.members[name], "pid": pid}
     if name not in ("lan", "controller"):
         sockets = {engine: str(socket_of(pid, engine)) for engine in record.engines if pid}
-        row |= {"engines": sockets, "way": _ways(record).get(name, "")}
+        row |= {"engines": sockets, "way": ways.get(name, "")}
     return row
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 
-from hedgerow.errors import NotFound, Refused
+from hedgerow.errors import BadInput, NotFound, Refused
 
 from .topology import STATE
 
@@ -29,6 +29,12 @@ class Record:
     config: str = ""
     """config.yaml as it was given."""
     took_s: dict[str, float] = field(default_factory=dict)
+
+
+def check_name(name: str) -> None:
+    """Before anything is made or removed under a name: it is a directory's too. Raises BadInput."""
+    if not name.replace("-", "").isalnum() or not name.isascii() or len(name) > 32:
+        raise BadInput(f"{name!r} is no name for a lab", "letters, digits and -, at most 32")
 
 
 def write(record: Record) -> None:

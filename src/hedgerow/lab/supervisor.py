@@ -27,7 +27,7 @@ from typing import Any
 from . import cgroups
 from .mounts import STATE, make_private
 from .syscalls import Clone, unshare
-from .topology import LAB_RUN, LAN, UNDERLAY, Child, Node
+from .topology import LAB_RUN, LAN, OUTSIDE_SERVICE, UNDERLAY, Child, Node
 
 log = logging.getLogger("hedgerow.lab")
 
@@ -143,7 +143,7 @@ def connect_underlay(node: Node) -> None:
     lan = node.address == LAN
     link = "underlay" if lan else "eth0"
     lines = ["link set lo up", f"addr add {node.address}/{UNDERLAY.prefixlen} dev {link}", f"link set {link} up"]
-    lines.append("addr add 203.0.113.1/32 dev lo" if lan else f"route add default via {LAN}")
+    lines.append(f"addr add {OUTSIDE_SERVICE}/32 dev lo" if lan else f"route add default via {LAN}")
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True, env=ENVIRONMENT)
     if node.forward:
         # Before dockerd: it sets policy DROP on FORWARD if it is the one that turns this on.

@@ -29,7 +29,7 @@ from hedgerow.wire import pki
 from . import cgroups, images, processes, ready
 from .down import locked, remove
 from .members import Programs, links, members
-from .state import Record, read, write
+from .state import Record, check_name, read, write
 from .topology import ENGINES, MAX_NODES, UNDERLAY, Lab, Node, address_of
 
 API_PORT = 8080
@@ -88,8 +88,7 @@ def check(lab: Lab, cluster: ClusterSpec) -> None:
         raise BadInput(f"{lab.nodes} nodes are not possible", f"1 to {MAX_NODES}")
     if unknown := set(lab.engines) - set(ENGINES):
         raise BadInput(f"no engine {', '.join(sorted(unknown))}", f"there are {', '.join(ENGINES)}")
-    if not lab.name.replace("-", "").isalnum() or not lab.name.isascii() or len(lab.name) > 32:
-        raise BadInput(f"{lab.name!r} is no name for a lab", "letters, digits and -, at most 32")
+    check_name(lab.name)
     for network in cluster.networks:
         if network.subnet and network.subnet.overlaps(UNDERLAY):
             raise BadInput(f"{network.name} ({network.subnet}) overlaps the lab's own {UNDERLAY}", "use another subnet")
@@ -155,7 +154,7 @@ def _bring_up(lab: Lab, config: str, programs: Programs, say: Say) -> Record:
     write(record)
     with clock.time("all"), api_socket() as api:
         record = replace(record, api=f"http://127.0.0.1:{api.getsockname()[1]}")
-        _tell_the_command_line(lab, record)
+        (lab.directory / "token").write_text(record.token + "\n")  # for --token-file; the directory is root's alone
         top = images.checkout()
         with ThreadPoolExecutor(1) as background:
             making = background.submit(images.make_missing, top)
@@ -172,12 +171,6 @@ def _bring_up(lab: Lab, config: str, programs: Programs, say: Say) -> Record:
     record = replace(record, complete=True, took_s=clock.took_s)
     write(record)
     return record
-
-
-def _tell_the_command_line(lab: Lab, record: Record) -> None:
-    """Files by which `hedgerow` commands on this machine find the lab's API."""
-    (lab.directory / "token").write_text(record.token + "\n")
-    (lab.directory / "cli.yaml").write_text(f"api: {record.api}\ntoken_file: {lab.directory}/token\n")
 
 
 @contextmanager
@@ -207,7 +200,7 @@ def start(lab: Lab, nodes: list[Node], names: dict[str, str], api: socket.socket
     """Starts all supervisors, joins them by the underlay and lets them go. Returns member -> pid."""
     started = [_supervisor(lab, node, names, api) for node in nodes]
     for starting in started:
-        _await_line(starting, "ready", lab)
+        _await_ready(starting, lab)
     pids = {starting.node.name: starting.pid for starting in started}
     underlay(pids)
     for starting in started:
@@ -239,15 +232,19 @@ def _supervisor(lab: Lab, node: Node, names: dict[str, str], api: socket.socket)
     return Starting(node, process)
 
 
-def _await_line(starting: Starting, wanted: str, lab: Lab) -> None:
-    """Reads what the supervisor says up to the line wanted. Raises HedgerowError with its log when it ends before."""
+def _await_ready(starting: Starting, lab: Lab) -> None:
+    """Reads `pid N` and `ready`, which two processes say, in any order. Raises HedgerowError with the supervisor's log
+    when it ends before.
+    """
     assert starting.process.stdout
+    is_ready = False
     for line in starting.process.stdout:
         word, _, value = line.strip().partition(" ")
         if word == "pid":
             starting.pid = int(value)
             starting.process.wait()
-        elif word == wanted:
+        is_ready |= word == "ready"
+        if is_ready and starting.pid:
             return
     log = lab.directory / starting.node.name / "logs" / "supervisor.log"
     raise HedgerowError(f"node {starting.node.name} did not start: {log.read_text().strip()[-2000:]}")

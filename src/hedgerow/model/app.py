@@ -17,6 +17,10 @@ InstanceId = NewType("InstanceId", str)
 """Marathon's task id; opaque to everybody but `apps/`."""
 
 
+SANDBOX = "/mnt/mesos/sandbox"
+"""A directory of its own inside every instance's container, where Mesos has it."""
+
+
 class Engine(StrEnum):
     """Which engine runs an instance. HOST is Podman on the host's root file system under a throw-away overlay."""
 

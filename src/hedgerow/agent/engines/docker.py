@@ -157,6 +157,10 @@ class Driver:
                     f"gateway {address}", f"leave out --gateway: network {network.name} has {network.gateway}"
                 )
             return {"Address": f"{network.gateway}/32", "Data": {}}
+        if not call:  # all such calls would be one owner, with one address
+            raise BadInput(
+                "RequestAddress came without Hedgerow-Call", "let dockerd call hedgerow-relay, not the agent"
+            )
         try:
             taken = await self._attachments.reserve(network, owner_of(call), address)
         except Conflict as error:  # whose it is would say nothing here: a call's name

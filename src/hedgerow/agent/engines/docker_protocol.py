@@ -23,10 +23,6 @@ CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 Answer = dict[str, Any]
 
 
-class Nothing(Struct):
-    """A call whose body says nothing that is needed."""
-
-
 class PoolRequest(Struct, rename="pascal"):
     pool: str = ""
     sub_pool: str = ""
