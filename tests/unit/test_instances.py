@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hedgerow.agent.containers import container_of, without_headers
 from hedgerow.agent.instances import Container, Fault, Launch, Phase, Remove, own_instances, status_of, steps
-from hedgerow.agent.launches import HIDDEN, docker_body, full_reference, host_body, podman_body
+from hedgerow.agent.launches import HIDDEN, MAX_PIDS, docker_body, full_reference, host_body, podman_body
 from hedgerow.agent.seccomp import tightened
 from hedgerow.errors import Refused
 from hedgerow.model import app as model
@@ -124,6 +124,12 @@ def test_docker_gets_the_network_the_command_the_size_and_our_labels() -> None:
     assert (body["Entrypoint"], body["Cmd"], body["Env"]) == (["/bin/sh"], ["-c", "x"], ["A=b"])
     assert (body["HostConfig"]["CpuShares"], body["HostConfig"]["Memory"]) == (102, 64 << 20)
     assert body["Labels"] == {"hedgerow.instance": ID, "hedgerow.incarnation": "1", "MESOS_TASK_ID": ID}
+
+
+def test_no_instance_may_fork_without_end() -> None:
+    assert docker_body(WANTED)["HostConfig"]["PidsLimit"] == MAX_PIDS
+    assert podman_body(WANTED)["resource_limits"]["pids"] == {"limit": MAX_PIDS}
+    assert host_body(WANTED, [], Path("/s.json"))["resource_limits"]["pids"] == {"limit": MAX_PIDS}
 
 
 def test_arguments_leave_the_entry_point_of_the_image_as_it_is() -> None:

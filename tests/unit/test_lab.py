@@ -138,6 +138,18 @@ def test_the_matrix_is_told_by_networks_and_by_whether_the_host_is_the_same() ->
     assert matrix.slow_refusals(pairs) == [(a, c), (c, a)]
 
 
+def test_a_wall_with_a_hole_and_a_way_that_is_shut_are_both_named() -> None:
+    yes, no = Outcome(Answer.REACHED, 0.2), Outcome(Answer.REFUSED, 0.1)
+    one, two, three = place("n1", "dev", 1), place("n2", "dev", 2), place("n1", "prod", 3)
+    seen = {
+        (one, two): matrix.Cell(yes, no),
+        (two, one): matrix.Cell(yes, yes),
+        (one, three): matrix.Cell(yes, no),
+        (three, one): matrix.Cell(no, no),
+    }
+    assert matrix.unexpected(seen, lambda source, target: source == target) == [(one, two), (one, three)]
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../../../etc", "a/b", "-"])
 def test_down_removes_nothing_under_what_is_no_name(name: str) -> None:
     with pytest.raises(BadInput, match="is no name for a lab"):

@@ -21,6 +21,9 @@ LOG_BYTES = 10 << 20
 MIN_MEMORY_BYTES = 32 << 20
 """Less, and a runtime cannot start; Mesos has the same floor."""
 
+MAX_PIDS = 4096
+"""Of one instance: more than servers need, and a fork bomb leaves the host its own."""
+
 HIDDEN = (
     "/boot",
     "/home",
@@ -91,6 +94,7 @@ def docker_body(instance: Instance) -> dict[str, Any]:
             "NetworkMode": launch.network or "none",
             "CpuShares": shares(launch.cpus),
             "Memory": max(MIN_MEMORY_BYTES, launch.memory_bytes),
+            "PidsLimit": MAX_PIDS,
             "Tmpfs": {SANDBOX: "rw,exec,nosuid,nodev,mode=1777"},
             "LogConfig": {"Type": "json-file", "Config": {"max-size": str(LOG_BYTES), "max-file": "2"}},
         },
@@ -149,6 +153,7 @@ def _podman_common(instance: Instance) -> dict[str, Any]:
         "resource_limits": {
             "cpu": {"shares": shares(launch.cpus)},
             "memory": {"limit": max(MIN_MEMORY_BYTES, launch.memory_bytes)},
+            "pids": {"limit": MAX_PIDS},
         },
         "log_configuration": {"driver": "k8s-file", "size": LOG_BYTES},
         "netns": {"nsmode": "bridge" if launch.network else "none"},

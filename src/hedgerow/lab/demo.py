@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from hedgerow.config.load import load
 from hedgerow.errors import HedgerowError
+from hedgerow.policy.reach import may_reach
 
 from . import images, matrix, places, ready, show
 from .state import DEFAULT_NAME, Record, running
@@ -21,6 +24,8 @@ from .up import up
 EXAMPLE = "my-networking"
 WORD_S = 60.0
 """How long the example may take until its log has an address."""
+SETTLE_S = 10.0
+"""How long the containers' web servers may take until they listen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,9 @@ class Demo:
 
 
 def run(demo: Demo) -> None:
-    """Raises HedgerowError when the lab or the example does not come up, or a refusal is slow."""
+    """Raises HedgerowError when the lab or the example does not come up, when the matrix is not what the configuration
+    says, or when a refusal is slow.
+    """
     console = show.console(record=demo.svg is not None)
     started_s = time.time()
     known = running(demo.lab.name)
@@ -44,7 +51,7 @@ def run(demo: Demo) -> None:
     found = places.occupy(record, sorted(ready.networks(record)))
     started = time.monotonic() - begin
     begin = time.monotonic()
-    measured = matrix.measure(found)
+    measured = matrix.settled(found, is_open(record), SETTLE_S)
     took = time.monotonic() - begin
     console.print(
         f"\n{len(found)} containers run after {started:.1f} s, {len(measured)} pairs probed in {took:.1f} s:\n"
@@ -54,8 +61,17 @@ def run(demo: Demo) -> None:
     console.print(*commands(record, found), sep="\n")
     if demo.svg:
         demo.svg.write_text(show.picture(console, "make demo"))
+    if wrong := matrix.unexpected(measured, is_open(record)):
+        pairs = ", ".join(f"{source} to {target}" for source, target in wrong[:5])
+        raise HedgerowError(f"{len(wrong)} pairs are not as the configuration says: {pairs}", "hedgerow lab status")
     if slow := matrix.slow_refusals(measured):
         raise HedgerowError(f"{len(slow)} refusals took longer than {matrix.AT_ONCE_MS:.0f} ms", "see the table above")
+
+
+def is_open(record: Record) -> Callable[[str, str], bool]:
+    """Whether two networks may talk, by their names, as the lab's config.yaml says."""
+    specs = {str(spec.name): spec for spec in load(record.config).networks}
+    return lambda source, target: may_reach(specs[source], specs[target])
 
 
 def command(record: Record, *words: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
@@ -76,6 +77,27 @@ def lines(matrix: Matrix) -> list[Line]:
     for (source, target), found in matrix.items():
         rows.setdefault((source.network, target.network, source.node == target.node), []).append(found)
     return [Line(*key, tuple(cells)) for key, cells in rows.items()]
+
+
+def unexpected(matrix: Matrix, is_open: Callable[[str, str], bool]) -> list[tuple[Place, Place]]:
+    """Pairs that are not as the configuration says. `is_open` takes two networks' names."""
+    return [
+        (source, target) for (source, target), found in matrix.items()
+        if not (found.reached if is_open(source.network, target.network) else found.refused)
+    ]  # fmt: skip
+
+
+def settled(places: list[Place], is_open: Callable[[str, str], bool], patience_s: float) -> Matrix:
+    """Measured, and what should be reached and is not measured again for a while: a web server may not listen yet.
+    What should be refused and is not stays as it was seen.
+    """
+    matrix, deadline = dict(measure(places)), time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        again = [pair for pair in unexpected(matrix, is_open) if is_open(pair[0].network, pair[1].network)]
+        if not again:
+            break
+        matrix |= {pair: cell(*pair) for pair in again}
+    return matrix
 
 
 def slow_refusals(matrix: Matrix) -> list[tuple[Place, Place]]:
