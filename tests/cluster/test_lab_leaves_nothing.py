@@ -14,7 +14,8 @@ import pytest
 from conftest import Proof
 from labkit import HEDGEROW, RunningLab, machine, mark, wait_for
 
-from hedgerow.lab import processes, ready
+from hedgerow.errors import BadInput
+from hedgerow.lab import processes, ready, state
 from hedgerow.lab.topology import STATE
 
 
@@ -180,3 +181,13 @@ def test_wrong_settings_are_refused_by_name_before_anything_starts(words: list[s
     done = subprocess.run([*HEDGEROW, "lab", "up", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_a_lab_whose_record_a_power_cut_emptied_can_still_be_ended() -> None:
+    name = mark()
+    (STATE / name).mkdir(parents=True, mode=0o700)
+    (STATE / name / "lab.json").write_text("")
+    with pytest.raises(BadInput, match="no record of this version"):
+        state.read(name)
+    down(name)
+    assert not (STATE / name).exists()

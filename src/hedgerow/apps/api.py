@@ -23,11 +23,11 @@ from hedgerow.store.base import Compare, Delete, Put, Store
 from hedgerow.wire.codec import to_json
 
 from . import view
-from .engine import Engine
 from .marathon import absolute, read_app, timestamp
 from .oldform import BRIDGE_NAME
 from .placement import World
 from .records import app_key, backoff_key
+from .scheduler import Scheduler
 from .shape import BadApp, Fault, NotJson
 
 MAX_BODY_BYTES = 1 << 20
@@ -41,7 +41,7 @@ class Marathon:
     """`clock` gives seconds since the epoch."""
 
     store: Store
-    engine: Engine
+    scheduler: Scheduler
     clock: Callable[[], float] = time.time
 
     def routes(self) -> list[Route]:
@@ -105,7 +105,7 @@ class Marathon:
         )
 
     async def _world(self) -> World:
-        return (await self.engine.read()).world
+        return (await self.scheduler.read()).world
 
     async def _list(self, request: Request) -> Response:
         world, query = await self._world(), request.query_params

@@ -18,9 +18,9 @@ from hedgerow.errors import BadInput, HedgerowError, NotFound, Unreachable
 from hedgerow.model.agent import AgentId
 from hedgerow.model.app import Instance
 
-from .engine import Engine
 from .marathon import absolute
 from .placement import World
+from .scheduler import Scheduler
 
 MAX_FOLLOW_S = 24 * 3600.0
 MAX_READ_S = 60.0
@@ -38,7 +38,7 @@ class CallAgent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    engine: Engine
+    scheduler: Scheduler
     call: CallAgent
 
     def routes(self) -> list[Route]:
@@ -47,7 +47,7 @@ class Logs:
     async def logs(self, request: Request) -> Response:
         """`?task=ID` (else the newest), `?tail=N` lines, `?follow=true`. The name of the task is in `Hedgerow-Task`."""
         try:
-            world = (await self.engine.read()).world
+            world = (await self.scheduler.read()).world
             instance = _chosen(world, request.path_params["path"], request.query_params.get("task"))
             follow = _flag(request, "follow")
             arguments = {"instance": instance.id, "follow": follow, "tail": _tail(request)}

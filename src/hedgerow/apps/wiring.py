@@ -11,8 +11,8 @@ from starlette.routing import BaseRoute
 from hedgerow.store.base import Store
 
 from .api import Marathon
-from .engine import Connected, Engine
 from .logs import CallAgent, Logs
+from .scheduler import Connected, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +20,17 @@ class Apps:
     """`routes`: Marathon's `/v2`, and the logs of apps under `/v1/apps`."""
 
     routes: Sequence[BaseRoute]
-    engine: Engine
+    scheduler: Scheduler
 
     async def run(self) -> None:
         """The scheduler. Does not end."""
-        await self.engine.run()
+        await self.scheduler.run()
 
     def wake(self) -> None:
         """An agent has come or gone."""
-        self.engine.wake()
+        self.scheduler.wake()
 
 
 def build(store: Store, call: CallAgent, connected: Connected, clock: Callable[[], float] = time.time) -> Apps:
-    engine = Engine(store, connected, clock=clock)
-    return Apps([*Marathon(store, engine, clock).routes(), *Logs(engine, call).routes()], engine)
+    scheduler = Scheduler(store, connected, clock=clock)
+    return Apps([*Marathon(store, scheduler, clock).routes(), *Logs(scheduler, call).routes()], scheduler)

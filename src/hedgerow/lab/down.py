@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from hedgerow.errors import Conflict, HedgerowError, Refused
+from hedgerow.errors import BadInput, Conflict, HedgerowError, Refused
 
 from . import cgroups, processes
 from .state import check_name, read
@@ -55,12 +55,20 @@ def remove(name: str) -> bool:
     directory = STATE / name
     was = directory.exists() or bool(processes.supervisors(directory))
     processes.end(directory)
-    record = read(name)
-    if record and (left := cgroups.remove([Path(group) for group in record.groups])):
+    if left := cgroups.remove(_groups(name)):
         raise HedgerowError(f"control groups stay: {', '.join(map(str, left))}", "end the processes in them")
     if directory.exists():
         shutil.rmtree(directory)
     return was
+
+
+def _groups(name: str) -> list[Path]:
+    """The lab's control groups, as `up` wrote them down; where that cannot be read, those it would make now."""
+    try:
+        record = read(name)
+    except BadInput:
+        return [cgroups.group_of(hierarchy, name) for hierarchy in cgroups.mounted()]
+    return [Path(group) for group in record.groups] if record else []
 
 
 def down(name: str) -> bool:

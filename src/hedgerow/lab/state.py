@@ -47,14 +47,20 @@ def write(record: Record) -> None:
 
 
 def read(name: str) -> Record | None:
-    """None when there is no such lab, or `up` was interrupted before it wrote anything down."""
+    """None when there is no such lab, or `up` was interrupted before it wrote anything down.
+
+    Raises BadInput for a record of another version, or one that a loss of power cut short.
+    """
+    path = STATE / name / "lab.json"
     try:
-        fields = json.loads((STATE / name / "lab.json").read_text())
+        fields = json.loads(path.read_text())
+        return Record(**(fields | {"engines": tuple(fields["engines"]), "groups": tuple(fields["groups"])}))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path} is no record of this version: {error}", f"hedgerow lab down --name {name}") from error
     except PermissionError as error:
         raise Refused(f"{STATE} is readable by root only", "run the command with sudo") from error
-    return Record(**(fields | {"engines": tuple(fields["engines"]), "groups": tuple(fields["groups"])}))
 
 
 def names() -> list[str]:

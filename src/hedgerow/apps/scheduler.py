@@ -88,7 +88,7 @@ def _operations(step: Step) -> list[Operation]:
             return [Put(app_key(app.id), to_json(replace(app, deployment=None)))]
 
 
-class Engine:
+class Scheduler:
     def __init__(self, store: Store, connected: Connected, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
