@@ -3,7 +3,7 @@
     python -m bench [--rounds N] [--seconds S] [--tests rr,crr,udprr,stream] [--out build/bench.json]
 
 Ours, Docker's bridge and Swarm's overlay are containers of a lab's own engines; bare, routed and flannel are built by
-their steps. Writes one row for each comparison and each goal.
+their steps. Each is compared with ours in the same kind of container. Writes one row for each comparison and each goal.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main(words: Sequence[str]) -> int:
         attached = attach.times(lab, NETWORK)
         others = [cluster.docker_bridge(lab), cluster.swarm(lab)]
         others += [stack.enter_context(build()) for build in (rivals.bare, rivals.routed, rivals.flannel)]
-        ours = cluster.ours(lab, NETWORK)
-        results = compare([ours, *others], options)
+        ours = [cluster.ours(lab, NETWORK), cluster.ours_on_docker(lab, NETWORK)]
+        results = compare([*ours, *others], options)
     times = {
         "P7": attached["ADD"],
         "P7.attach": attached["attach"],
@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> int:
     options.out.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
     owner = options.out.parent.stat()
     os.chown(options.out, owner.st_uid, owner.st_gid)  # root runs this; the clone may be a user's
-    print(*lines([ours, *others], results, ratios), "", *goal_lines(rows), sep="\n")
+    print(*lines([*ours, *others], results, ratios), "", *goal_lines(rows), sep="\n")
     print(*disturbed(results), sep="\n", end="")
     print("\nattach, step by step (ms):", ", ".join(f"{step.strip()} {took:.2f}" for step, took in attached.items()))
     return 0

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.measure import CHECKOUT, PORT, Candidate, Pair
+from hedgerow.lab import places
 from hedgerow.lab.engines import ask
 from hedgerow.lab.processes import supervisors
 from hedgerow.lab.state import Record, require
@@ -22,6 +23,7 @@ from hedgerow.lab.topology import STATE
 
 IMAGE = "busybox"
 SWARM_PORT = 2377
+ON_DOCKER = "ours.docker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,14 @@ class Cluster:
         made = self.docker(node, "POST", "/containers/create", body)["Id"]
         self.docker(node, "POST", f"/containers/{made}/start")
         seen = self.docker(node, "GET", f"/containers/{made}/json")
+        return self._place(node, network, seen)
+
+    def podman_container(self, node: str, network: str) -> tuple[Path, str]:
+        name = f"bench-{secrets.token_hex(4)}"
+        places.start(self.pids[node], "podman", name, network)
+        return self._place(node, network, places.inspect(self.pids[node], "podman", name))
+
+    def _place(self, node: str, network: str, seen: Any) -> tuple[Path, str]:
         namespace = Path(f"/proc/{self.pids[node]}/root/proc/{seen['State']['Pid']}/ns/net")
         return namespace, seen["NetworkSettings"]["Networks"][network]["IPAddress"]
 
@@ -74,17 +84,28 @@ def demonstrated() -> Iterator[Cluster]:
         subprocess.run([*hedgerow, "down", "--name", name], check=True, cwd=CHECKOUT)
 
 
-def _pairs(cluster: Cluster, network: str) -> dict[str, Pair]:
-    client, _ = cluster.container("n1", network)
-    near, near_address = cluster.container("n1", network)
-    far, far_address = cluster.container("n2", network)
+def _pairs(start: Callable[[str], tuple[Path, str]]) -> dict[str, Pair]:
+    """`start` starts a container on a node."""
+    client, _ = start("n1")
+    near, near_address = start("n1")
+    far, far_address = start("n2")
     return {"same": Pair(client, near, near_address), "cross": Pair(client, far, far_address)}
 
 
+def _ways(cluster: Cluster) -> str:
+    """That packets take between the hosts."""
+    return " and ".join(sorted({agent["way"] for agent in cluster.call("GET", "/v1/agents")["agents"]}))
+
+
 def ours(cluster: Cluster, network: str) -> Candidate:
-    """Its title names the way that packets take between the hosts."""
-    ways = sorted({agent["way"] for agent in cluster.call("GET", "/v1/agents")["agents"]})
-    return Candidate("ours", f"Hedgerow ({' and '.join(ways)})", _pairs(cluster, network))
+    """In Podman's containers: nothing but the interface is in their namespaces."""
+    pairs = _pairs(lambda node: cluster.podman_container(node, network))
+    return Candidate("ours", f"Hedgerow, Podman ({_ways(cluster)})", pairs)
+
+
+def ours_on_docker(cluster: Cluster, network: str) -> Candidate:
+    pairs = _pairs(lambda node: cluster.container(node, network))
+    return Candidate(ON_DOCKER, f"Hedgerow, Docker ({_ways(cluster)})", pairs)
 
 
 def docker_bridge(cluster: Cluster) -> Candidate:
@@ -113,4 +134,5 @@ def swarm(cluster: Cluster) -> Candidate:
         "IPAM": {"Config": [{"Subnet": "10.66.0.0/24"}]},
     }
     cluster.docker("n1", "POST", "/networks/create", network)
-    return Candidate("swarm", "Swarm's overlay", _pairs(cluster, "bench-overlay"))
+    pairs = _pairs(lambda node: cluster.container(node, "bench-overlay"))
+    return Candidate("swarm", "Swarm's overlay", pairs, beside=ON_DOCKER)

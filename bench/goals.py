@@ -51,11 +51,14 @@ class Row:
         return asdict(self)
 
 
-def ratio_rows(ours: Candidate, rivals: Sequence[Candidate], results: Results) -> dict[tuple[str, str, str], Row]:
+def ratio_rows(
+    ours: Sequence[Candidate], rivals: Sequence[Candidate], results: Results
+) -> dict[tuple[str, str, str], Row]:
     """Ours beside everybody, by test, place and the other's name, wherever both were measured."""
+    own = {candidate.name: candidate for candidate in ours}
     every = ((test, place, rival) for test in TESTS for place in PLACES for rival in rivals)
     return {
-        (test, place, rival.name): _ratio_row(test, place, ours, rival, results)
+        (test, place, rival.name): _ratio_row(test, place, own[rival.beside], rival, results)
         for test, place, rival in every
         if (test, place, rival.name) in results
     }

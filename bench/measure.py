@@ -39,11 +39,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way to connect containers. `pairs` has a pair for each of PLACES that it can serve."""
+    """A way to connect containers. `pairs` has a pair for each of PLACES that it can serve. `beside` names the one of
+    ours with the same kind of containers: Docker puts rules for its resolver into each of its own, and with them
+    conntrack, which costs ten to fifteen hundredths; Podman and plain namespaces have none.
+    """
 
     name: str
     title: str
     pairs: dict[str, Pair]
+    beside: str = "ours"
 
 
 @dataclass(frozen=True, slots=True)

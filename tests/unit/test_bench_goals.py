@@ -27,7 +27,7 @@ def runs(*rates: float) -> list[Sample]:
 def test_a_goal_is_met_only_when_the_lower_bound_reaches_it() -> None:
     ours = [104.0, 103.0, 105.0, 96.0, 104.0, 97.0, 96.0]
     results: Results = {("rr", "cross", "ours"): runs(*ours), ("rr", "cross", "routed"): runs(*[100.0] * 7)}
-    row = ratio_rows(OURS, [ROUTED], results)["rr", "cross", "routed"]
+    row = ratio_rows([OURS], [ROUTED], results)["rr", "cross", "routed"]
     assert (row.id, row.goal, row.ratio) == ("P1.routed", 1.0, 1.03)
     assert row.low == 0.96
     assert row.met is False
@@ -35,7 +35,7 @@ def test_a_goal_is_met_only_when_the_lower_bound_reaches_it() -> None:
 
 def test_a_comparison_without_a_goal_has_a_row_too() -> None:
     results: Results = {("rr", "same", "ours"): runs(50.0), ("rr", "same", "routed"): runs(40.0)}
-    (row,) = ratio_rows(OURS, [ROUTED], results).values()
+    (row,) = ratio_rows([OURS], [ROUTED], results).values()
     assert (row.id, row.ratio, row.goal, row.met) == ("rr.same.routed", 1.25, None, None)
 
 
@@ -58,3 +58,13 @@ def test_a_run_beside_others_at_work_says_so() -> None:
 def test_netbench_is_looked_for_where_make_puts_it() -> None:
     makefile = (Path(__file__).parents[2] / "mk" / "bench.mk").read_text()
     assert "build/bench/netbench:" in makefile
+
+
+def test_each_is_compared_with_ours_in_the_same_kind_of_container() -> None:
+    docker, swarm = Candidate("ours.docker", "Hedgerow", {}), Candidate("swarm", "Swarm", {}, beside="ours.docker")
+    results: Results = {
+        ("rr", "cross", "ours"): runs(100.0),
+        ("rr", "cross", "ours.docker"): runs(80.0),
+        ("rr", "cross", "swarm"): runs(40.0),
+    }
+    assert ratio_rows([OURS, docker], [swarm], results)["rr", "cross", "swarm"].ratio == 2.0
