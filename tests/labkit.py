@@ -165,6 +165,9 @@ def _sysctls() -> dict[str, str]:
 NAMED = "/run/netns"
 """Where `ip netns` keeps names: the lab gives none, other tests that run at the same time do."""
 
+OTHERS = ("/run/hrt", "/dev/shm/tmp")
+"""What other tests keep while they run at the same time: tests/bpf its pins, tests/simulation its disks."""
+
 MOVING = ("random/", "/pty/nr", "ns_last_pid", "tainted", "nf_conntrack_count", "route/flush", "keys/gc", "perf_")
 """Settings that change by themselves."""
 
@@ -174,11 +177,16 @@ def _files() -> set[str]:
     found: set[str] = set()
     for place in ("/etc", "/run", "/var/lib", "/opt", "/dev/shm", "/dev/mqueue", "/var/cache", "/var/log"):
         for directory, folders, names in os.walk(place):
-            found |= {f"{directory}/{name}" for name in (*folders, *names) if directory != NAMED}
+            paths = (f"{directory}/{name}" for name in (*folders, *names) if directory != NAMED)
+            found |= {path for path in paths if not path.startswith(OTHERS)}
     ours = ("hedgerow-lab", "docker", "podman", "containers", "storage", "buildah", "image")
     return found | {
         str(path) for place in ("/tmp", "/var/tmp") for path in Path(place).iterdir() if path.name.startswith(ours)
     }
+
+
+def _is_others(mount: str) -> bool:
+    return any(place in mount for place in (NAMED, *OTHERS))
 
 
 def _groups() -> set[str]:
@@ -206,7 +214,7 @@ def machine(name: str) -> dict[str, Any]:
         "rules": _said("ip", "rule"),
         "nft": _said("nft", "-s", "list", "ruleset"),
         "sysctls": _sysctls(),
-        "mounts": [row for row in Path("/proc/self/mounts").read_text().splitlines() if NAMED not in row],
+        "mounts": [row for row in Path("/proc/self/mounts").read_text().splitlines() if not _is_others(row)],
         "processes": {row for row in _processes() if name in row},
         "files": {path for path in _files() if "hedgerow-lab" not in path or name in path},
         "groups": {path for path in _groups() if "hedgerow-lab" not in path or name in path},

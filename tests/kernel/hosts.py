@@ -35,6 +35,7 @@ UNDERLAY = IPv4Address("10.99.0.1")
 OTHER = IPv4Address("10.99.0.2")
 PORT = 8081
 WAIT_S = 15.0 * float(os.environ.get("HEDGEROW_SLOWNESS", "1"))
+CONFLISTS = Path("/etc/cni/net.d")
 _NSENTER = shutil.which("nsenter") or "nsenter"
 
 DCOS = Network(
@@ -114,6 +115,8 @@ class Host:
         self._root = self._start(["unshare", "--mount", "--net", "--uts", "--propagation", "private"])
         self.run("mount -t tmpfs tmpfs /run")
         self.run("mkdir -m 700 /run/hedgerow")
+        if CONFLISTS.is_dir():  # else the agent has nowhere to write
+            self.run(f"mount -t tmpfs tmpfs {CONFLISTS}")
         self.run("ip link set lo up")
         self.lan = Container(self, self._start(["unshare", "--net"]))
         self.run(f"ip link add eth0 type veth peer name eth0 netns {self.lan.holder.pid}")
