@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -45,6 +46,19 @@ def test_a_reopened_store_has_everything_under_the_same_epoch(tmp_path: Path) ->
         await again.keep_alive(lease)
         assert await put(again, "/b", b"") == 2
         await again.close()
+
+    run(case())
+
+
+def test_a_commit_that_was_given_up_before_its_turn_writes_nothing(tmp_path: Path) -> None:
+    async def case() -> None:
+        async with sqlite(tmp_path) as store:
+            first, given_up = (asyncio.ensure_future(put(store, key, b"")) for key in ("/first", "/given-up"))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await first
+            assert await put(store, "/last", b"") == 2
+            assert await store.get("/given-up") is None
 
     run(case())
 

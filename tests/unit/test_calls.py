@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from hedgerow.errors import HedgerowError, NotFound, Unreachable
-from hedgerow.wire.calls import AGENTS_FIRST_CHANNEL, CONTROLLERS_FIRST_CHANNEL, CREDIT_BYTES, Calls, Served
+from hedgerow.errors import BadInput, HedgerowError, NotFound, Unreachable
+from hedgerow.wire.calls import AGENTS_FIRST_CHANNEL, CONTROLLERS_FIRST_CHANNEL, CREDIT_BYTES, MAX_SERVED, Calls, Served
 from hedgerow.wire.memory import memory_pair
+from hedgerow.wire.messages import Call, Chunk
 from hedgerow.wire.stream import Closed, Stream
 
 
@@ -163,5 +164,38 @@ def test_either_side_may_call() -> None:
         async with pair() as (_, theirs, _, _):
             with pytest.raises(HedgerowError, match="no call is named 'echo'"):
                 await answer(theirs, "echo", pieces=[])
+
+    asyncio.run(case())
+
+
+@pytest.mark.parametrize("chunk", [bytes(CREDIT_BYTES + 1), b""])
+def test_who_sends_what_it_has_no_credit_for_is_cut_off(chunk: bytes) -> None:
+    async def case() -> None:
+        async with pair() as (ours, _, _, _), aclosing(ours.call("endless", {}, deadline_s=20)) as pieces:
+            await anext(pieces)
+            with pytest.raises(BadInput, match="more than it had credit for"):
+                ours.take(CONTROLLERS_FIRST_CHANNEL, Chunk(chunk))
+
+    asyncio.run(case())
+
+
+def test_who_opens_calls_without_end_is_cut_off() -> None:
+    async def case() -> None:
+        async with pair() as (ours, _, _, _):
+            for channel in range(MAX_SERVED):
+                ours.take(AGENTS_FIRST_CHANNEL + 2 * channel, Call("none", b"{}", 1.0))
+            with pytest.raises(BadInput, match="calls at once"):
+                ours.take(AGENTS_FIRST_CHANNEL + 2 * MAX_SERVED, Call("none", b"{}", 1.0))
+
+    asyncio.run(case())
+
+
+def test_a_reader_may_give_up_after_the_connection_has_ended() -> None:
+    async def case() -> None:
+        async with pair() as (ours, _, _, cut):
+            pieces = ours.call("endless", {}, deadline_s=20)
+            await anext(pieces)
+            cut()
+        await pieces.aclose()
 
     asyncio.run(case())

@@ -257,6 +257,23 @@ def test_drops_are_asked_of_every_agent_and_the_silent_are_named(tmp_path: Path)
     run(case())
 
 
+@pytest.mark.parametrize("said", ["[1]", "7", '[{"agent": "n2"}]', "[" * 100_000, "x"])
+def test_an_agent_that_answers_nonsense_is_silent_and_spoils_nothing(tmp_path: Path, said: str) -> None:
+    async def case() -> None:
+        async with served(tmp_path) as served_api:
+            one = await served_api.running.join(1)
+            asking = asyncio.ensure_future(served_api.get("/v1/drops"))
+            channel, message = await one.stream.receive()
+            while not isinstance(message, Call):
+                channel, message = await one.stream.receive()
+            await one.stream.send(channel, Chunk(said.encode()))
+            await one.stream.send(channel, End())
+            answer = await asking
+            assert (answer.status, answer.json["drops"], answer.json["silent"]) == (200, [], ["n1"])
+
+    run(case())
+
+
 def test_status_names_every_trouble_and_what_to_do(tmp_path: Path) -> None:
     async def case() -> None:
         async with served(tmp_path) as served_api:

@@ -183,3 +183,48 @@ def test_faults_and_the_way_are_known_while_the_agent_is_connected() -> None:
             await until(lambda: running.core.sessions.applied(agent.id) is None)
 
     run(case())
+
+
+def test_a_status_bears_no_address_of_another_agents_container() -> None:
+    async def case() -> None:
+        store = await new_store()
+        async with controller(store) as running:
+            agent, other = await running.join(1), await running.join(2)
+            await put_instance(store, "a", agent.id)
+            await running.core.watch.reached(store.revision)
+            own, foreign = agent.own.prefixes[0].block[3], other.own.prefixes[0].block[3]
+            outside = IPv4Address("172.17.0.2")
+            await agent.report(instances=(status("a", agent.id, addresses=(own, foreign, outside)),))
+            await until(lambda: statuses(store))
+            assert stored(store, "/status/", InstanceStatus)["a"].addresses == (own, outside)
+
+    run(case())
+
+
+@pytest.mark.parametrize("time", [{"changed_s": float("nan")}, {"started_s": float("inf")}])
+def test_a_time_that_is_no_number_ends_the_connection_and_is_not_stored(time: dict[str, float]) -> None:
+    async def case() -> None:
+        store = await new_store()
+        async with controller(store) as running:
+            agent = await running.join(1)
+            await put_instance(store, "a", agent.id)
+            await running.core.watch.reached(store.revision)
+            await agent.report(instances=(status("a", agent.id, **time),))
+            await until(lambda: not running.core.sessions.connected)
+            assert not statuses(store)
+
+    run(case())
+
+
+def test_more_endpoints_than_a_host_can_have_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedgerow.controller.reports.MAX_ENDPOINTS", 3)
+
+    async def case() -> None:
+        store = await new_store()
+        async with controller(store) as running:
+            agent = await running.join(1)
+            await agent.report(*(agent.endpoint(number) for number in range(1, 5)))
+            await until(lambda: not running.core.sessions.connected)
+            assert not endpoints(store, agent)
+
+    run(case())

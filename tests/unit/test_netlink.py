@@ -146,6 +146,23 @@ def test_a_request_after_a_failed_one_gets_its_own_answer() -> None:
         assert links.dump(channel)[1].name == "lo"
 
 
+@pytest.mark.parametrize("interrupted", [2, 1000])
+def test_a_list_that_changed_on_its_way_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, interrupted: int) -> None:
+    receive, lists = Channel._receive, iter(range(interrupted))
+
+    def receive_interrupted(channel: Channel) -> Any:
+        mark = 0x10 if next(lists, None) is not None else 0  # NLM_F_DUMP_INTR
+        return ((kind, flags | mark, sequence, body) for kind, flags, sequence, body in receive(channel))
+
+    monkeypatch.setattr(Channel, "_receive", receive_interrupted)
+    with Channel() as channel:
+        if interrupted == 2:
+            assert links.dump(channel)[1].name == "lo"
+        else:
+            with pytest.raises(InterruptedError, match="changed while it was read"):
+                links.dump(channel)
+
+
 def test_links_and_addresses_are_those_of_the_system() -> None:
     with Channel() as channel:
         shown = {link.index: link.name for link in links.dump(channel).values()}

@@ -93,7 +93,11 @@ def test_a_name_or_an_address_that_another_has_is_refused_with_both_named() -> N
     assert "n2" in told.value.message
 
 
-@pytest.mark.parametrize("address", ["10.64.0.9", "10.80.9.9", "44.128.0.1", "127.0.0.1", "224.0.0.1", "0.0.0.0"])
+OUR_NETWORKS = ("10.64.0.9", "10.80.9.9", "44.128.0.1")
+NO_HOSTS = ("127.0.0.1", "224.0.0.1", "0.0.0.0", "169.254.64.1", "255.255.255.255")
+
+
+@pytest.mark.parametrize("address", [*OUR_NETWORKS, *NO_HOSTS])
 def test_an_underlay_address_that_no_host_can_have_is_refused(address: str) -> None:
     with pytest.raises(Rejected, match=address) as told:
         registered(hello(1, underlay=IPv4Address(address)), None, [], NETWORKS, TWO)

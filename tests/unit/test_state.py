@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 from unit.agent_records import DCOS, DEV, OTHER, OWN, SNAPSHOT, placed
+from unit.test_session import SETTINGS
 
+from hedgerow.agent.main import identity
 from hedgerow.agent.state import State
-from hedgerow.errors import BadInput, Conflict, Exhausted, Refused
+from hedgerow.errors import BadInput, Conflict, Exhausted, HedgerowError, Refused
 from hedgerow.model.snapshot import Revision
+from hedgerow.wire import pki
 from hedgerow.wire.messages import Delta
 
 BLOCK = (IPv4Network("9.0.1.0/29"),)
@@ -211,6 +214,64 @@ def test_work_that_nobody_waits_for_any_more_is_done_and_reported() -> None:
             await waiting
         await state.reportable.changed(seen)
         assert [each.endpoint.key.container for each in state.placed()] == ["c1"]
+
+    run(None, test)
+
+
+def test_a_full_disk_is_named_and_what_fits_again_is_written(tmp_path: Path) -> None:
+    async def test(state: State) -> None:
+        database = state._disk._database
+        await take(state, "c1")
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(HedgerowError, match=r"state\.db cannot be written: database or disk is full"):
+            await state.place(lambda: placed("c" * 100_000, DCOS, "9.0.1.1"))
+        assert not state.placed()
+        database.execute("PRAGMA max_page_count = 1000000")
+        assert await take(state, "c2") == IPv4Address("9.0.1.2")
+
+    run(tmp_path / "state.db", test)
+
+
+def test_a_commit_that_fails_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    class Failing:
+        """A connection of which one COMMIT fails, as one does on a full disk."""
+
+        def __init__(self, database: sqlite3.Connection) -> None:
+            self._database = database
+            self.fails = True
+
+        def execute(self, statement: str, *arguments: Any) -> Any:
+            if statement == "COMMIT" and self.fails:
+                self.fails = False
+                raise sqlite3.OperationalError("disk I/O error")
+            return self._database.execute(statement, *arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._database, name)
+
+    async def test(state: State) -> None:
+        state._disk._database = Failing(state._disk._database)  # type: ignore[assignment]
+        with pytest.raises(HedgerowError, match="disk I/O error"):
+            await take(state, "c1")
+        assert await take(state, "c2")
+        assert [row.owner for row in state._disk.addresses()] == ["c2"]
+
+    run(tmp_path / "state.db", test)
+
+
+def test_a_memory_of_another_agent_is_refused(tmp_path: Path) -> None:
+    authority = pki.make_authority(tmp_path / "ca")
+    pki.issue(tmp_path / "own", authority, OWN)
+    pki.issue(tmp_path / "clone", authority, OTHER)
+    settings = replace(SETTINGS, state=tmp_path, certificates=tmp_path / "own")
+
+    async def test(state: State) -> None:
+        assert identity(settings, state) == OWN
+        await state.register(SNAPSHOT.agents[OWN])
+        assert identity(settings, state) == OWN
+        with pytest.raises(BadInput, match=f"the memory of agent {OWN}.* is of agent {OTHER}"):
+            identity(replace(settings, certificates=tmp_path / "clone"), state)
 
     run(None, test)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import ssl
 import stat
 import struct
@@ -17,7 +18,7 @@ from cryptography import x509
 
 from hedgerow.errors import BadInput, Conflict, Unreachable
 from hedgerow.wire import pki, stream, tls
-from hedgerow.wire.listen import bind, held_sockets, split_address
+from hedgerow.wire.listen import bind, held_sockets, split_address, take_all_descriptors
 from hedgerow.wire.messages import MAX_FRAME_BYTES, Chunk, Credit, Ping
 from hedgerow.wire.stream import Closed, Stream
 
@@ -254,6 +255,24 @@ def test_sockets_are_taken_only_when_they_are_meant_for_this_process() -> None:
         environ = mine | changed
         assert held_sockets(environ) == {}
         assert environ == {}
+
+
+def test_a_process_that_serves_many_may_open_as_many_files_as_it_is_allowed() -> None:
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before, 1024), hard))
+    try:
+        take_all_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+def test_a_controllers_name_that_cannot_be_asked_for_is_only_unreachable(keys: Path) -> None:
+    async def case() -> None:
+        with pytest.raises(Unreachable, match=r"a\.\.b:8081 cannot be reached"):
+            await stream.dial("a..b", 8081, tls.client_context(keys / "agent"))
+
+    asyncio.run(case())
 
 
 def test_addresses_are_read_strictly() -> None:

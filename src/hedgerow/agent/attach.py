@@ -8,6 +8,8 @@ under the lock of their kind, and the loop later finds nothing to do.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -17,6 +19,7 @@ from hedgerow.kernel import links, nsfs
 from hedgerow.model.endpoint import Endpoint, EndpointKey, mac_of
 from hedgerow.model.network import Network
 from hedgerow.reconcile.loop import Loop
+from hedgerow.reconcile.plan import Key
 
 from . import desired, inside, objects
 from .datapath.links import Links
@@ -26,6 +29,9 @@ from .state import State
 from .steps import Steps, Times
 
 log = logging.getLogger(__name__)
+
+LET_IN_S = 20.0
+"""The loop's first round after a start takes half a second; a failing one says so."""
 
 
 class Attachments:
@@ -186,14 +192,24 @@ class Attachments:
         return desired.link(placed, network, self.mtu)
 
     async def _let_in(self) -> None:
-        """Waits until all is there without which no container may be let in. Raises Refused while that fails."""
-        while missing := [need for need in objects.LINK_NEEDS if need not in self._loop.present]:
-            failed = self._loop.failed.get(missing[0])
-            if failed is not None:
-                raise Refused(
-                    f"no container is let in while {missing[0]} fails: {failed.reason}", "see the agent's log"
-                )
-            await self._loop.rounds.changed(self._loop.rounds.generation)
+        """Waits until all is there without which no container may be let in. Raises Refused while that fails, and
+        when it has not come in LET_IN_S.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LET_IN_S):
+                while missing := self._missing():
+                    failed = self._loop.failed.get(missing[0])
+                    if failed is not None:
+                        raise Refused(
+                            f"no container is let in while {missing[0]} fails: {failed.reason}", "see the agent's log"
+                        )
+                    await self._loop.rounds.changed(self._loop.rounds.generation)
+                return
+        lacks = ", ".join(map(str, self._missing()))
+        raise Refused(f"no container is let in: {lacks} has not come in {LET_IN_S:g} s", "see the agent's log")
+
+    def _missing(self) -> list[Key]:
+        return [need for need in objects.LINK_NEEDS if need not in self._loop.present]
 
     def _close(self, endpoint: Endpoint) -> int:
         """The index of the link, 0 when it is gone."""

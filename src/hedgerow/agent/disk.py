@@ -2,7 +2,8 @@
 
 Two strengths. Addresses and what the controller said are on the disk before anybody hears of them (synchronous=FULL).
 Endpoint records describe links, which a power cut takes as well: they only have to outlive this process, so their
-commits do not wait for the disk. Every method is called from one thread at a time.
+commits do not wait for the disk. Every method is called from one thread at a time. What cannot be written is undone and
+raises HedgerowError; the next call tries anew.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from hedgerow.errors import BadInput
+from hedgerow.errors import BadInput, HedgerowError
 
 _LAYOUT = 1
 _TABLES = """
@@ -37,6 +38,7 @@ class SavedAddress:
 class Disk:
     def __init__(self, path: Path | None) -> None:
         """None: in memory. Raises BadInput for a file of another release."""
+        self._path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._database = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
@@ -115,10 +117,15 @@ class Disk:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # a full disk may have ended it already
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise HedgerowError(
+                f"{self._path} cannot be written: {error}", "see that its disk has room and works"
+            ) from error
         finally:
             if not durable:
                 self._database.execute("PRAGMA synchronous = FULL")

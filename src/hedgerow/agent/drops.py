@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from hedgerow.kernel.maps import Maps
 
 from .objects import TABLE
 from .state import State
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,9 @@ class Drops:
         counted = await self._state.run(self._maps.counters)
         try:
             refused = await asyncio.to_thread(nft.counters, "inet", TABLE)
-        except HedgerowError:
-            refused = {}  # the table is not there yet
+        except HedgerowError as error:
+            log.debug("no counters of the firewall: %s", error)  # its table is not there yet
+            refused = {}
         names = self._names()
         found = [
             Drop(names.get(vni, f"vni {vni}"), reason.name.lower(), packets, size)

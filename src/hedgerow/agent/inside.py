@@ -40,7 +40,9 @@ def missing(namespace: int, inside: Inside, address: IPv4Address, mac: bytes) ->
     with channel:
         if not index:
             raise NotFound(f"the container has no interface {inside.ifname}", "start the container anew")
-        link = links.dump(channel)[index]
+        link = links.dump(channel).get(index)
+        if link is None:
+            raise NotFound(f"the container's interface {inside.ifname} has just gone", "start the container anew")
         if link.mac != mac:
             return f"MAC address {mac.hex(':')}, {inside.ifname} has {link.mac.hex(':')}"
         if not link.is_up:

@@ -25,7 +25,7 @@ from hedgerow.errors import BadInput, HedgerowError
 from hedgerow.model.agent import AgentId
 from hedgerow.reconcile.loop import Loop
 from hedgerow.wire import tls
-from hedgerow.wire.listen import bind, split_address
+from hedgerow.wire.listen import bind, split_address, take_all_descriptors
 from hedgerow.wire.stream import Stream, dial
 
 from . import events, host, http
@@ -71,6 +71,7 @@ async def run(settings: AgentSettings, sockets: Mapping[str, socket.socket], sta
             f"no socket was passed under the name {', '.join(sorted(missing))}",
             "start the agent by hedgerow-agent.socket, or by whatever else holds its sockets",
         )
+    take_all_descriptors()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -79,8 +80,11 @@ async def run(settings: AgentSettings, sockets: Mapping[str, socket.socket], sta
         ThreadPoolExecutor(1, thread_name_prefix="removals") as removals,
     ):
         core = _build(settings, worker, removals)
-        with contextlib.closing(core.state), contextlib.suppress(asyncio.CancelledError):
-            await _live(core, sockets, stop, started_s)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await _live(core, sockets, stop, started_s)
+        finally:
+            worker.submit(core.state.close).result()  # behind what is under way there
     log.info("ends; the data path stays")
 
 
@@ -103,8 +107,8 @@ def _build(settings: AgentSettings, worker: ThreadPoolExecutor, removals: Thread
     async def before_round() -> None:
         try:
             wanted.local = await state.run(lambda: host.look(settings))
-        except HedgerowError as error:
-            log.warning("%s", error)
+        except (HedgerowError, OSError) as error:
+            log.warning("the underlay's link cannot be looked at: %s", error)
         reports.round_begins()
 
     loop = Loop(held.targets, wanted, before_round=before_round, after_round=reports.round_done)
@@ -159,7 +163,7 @@ def _session(core: Core, runner: Runner) -> Session:
 
     session = Session(
         settings,
-        AgentId(tls.common_name(settings.certificates / "agent.pem")),
+        identity(settings, core.state),
         core.state,
         core.reports,
         dial=connect,
@@ -167,6 +171,21 @@ def _session(core: Core, runner: Runner) -> Session:
     )
     session.served = {"drops": core.drops.call, "logs": runner.logs}
     return session
+
+
+def identity(settings: AgentSettings, state: State) -> AgentId:
+    """The id in the certificate. Raises BadInput when what is remembered is another agent's: a host that was cloned
+    would give out the first one's addresses a second time.
+    """
+    certificate = settings.certificates / "agent.pem"
+    id = AgentId(tls.common_name(certificate))
+    remembered = state.own.id if state.own is not None else id
+    if remembered != id:
+        raise BadInput(
+            f"{settings.state} is the memory of agent {remembered}, {certificate} is of agent {id}",
+            f"put the old certificate back; if this host is a clone, end its containers and remove {settings.state}",
+        )
+    return id
 
 
 def _hosts(settings: AgentSettings) -> list[str]:

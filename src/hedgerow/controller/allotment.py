@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from hedgerow.addressing import vtep
 from hedgerow.addressing.blocks import block_count, lowest_free_block
@@ -115,13 +116,20 @@ def _check_underlay(hello: Hello, networks: Iterable[Network], cluster: ClusterS
     address = hello.underlay
     subnets = (cluster.vtep.subnet, *(network.spec.subnet for network in networks))
     inside = [str(subnet) for subnet in subnets if subnet is not None and address in subnet]
-    if inside or address.is_loopback or address.is_multicast or address.is_unspecified:
+    if inside or _is_no_host(address):
         what = f"lies in {inside[0]}, which is for containers" if inside else "is no address of a host"
         raise Rejected(
             "underlay",
             f"the underlay address {address} of agent {hello.name} {what}",
             "set underlay in agent.yaml to an address by which the other agents reach this host",
         )
+
+
+def _is_no_host(address: IPv4Address) -> bool:
+    """The gateways inside containers are link-local; the broadcast address is a reserved one."""
+    if address.is_loopback or address.is_link_local or address.is_unspecified:
+        return True
+    return address.is_multicast or address.is_reserved
 
 
 def _check_clashes(hello: Hello, others: Iterable[Agent]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from hedgerow.apps import wiring
 from hedgerow.errors import BadInput, HedgerowError
 from hedgerow.store.sqlite import SqliteStore
-from hedgerow.wire.listen import bind, held_sockets, split_address
+from hedgerow.wire.listen import bind, held_sockets, split_address, take_all_descriptors
 from hedgerow.wire.stream import serve as serve_agents
 from hedgerow.wire.tls import server_context
 
@@ -70,6 +70,7 @@ async def run(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> None:
     context, token = server_context(settings.certificates), read_token(settings.token_file)
+    take_all_descriptors()
     held = held_sockets()
     agents = held.get("agents") or bind(settings.agents_address)
     listener = held.get("api") or bind(settings.api_address)

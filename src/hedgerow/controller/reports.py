@@ -2,14 +2,19 @@
 
 Level-triggered: what the agent has said is kept, what the store has is known, and the difference is written, at most
 once in WRITE_S. An agent's first report is whole, so what it no longer names goes. It can write only its own: endpoints
-under its id with addresses of its own blocks, statuses of instances that the store says are its.
+under its id with addresses of its own blocks, statuses of instances that the store says are its, without addresses of
+other agents' blocks. What no honest agent sends ends the connection before it is written: whoever reads the store later
+must be able to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
 
 from hedgerow.errors import BadInput, Conflict
 from hedgerow.model.agent import Agent, AgentId
@@ -26,6 +31,8 @@ from .watch import Watch
 log = logging.getLogger(__name__)
 
 WRITE_S = 0.1
+MAX_ENDPOINTS = 16_384
+"""Of one agent: as many as its data path holds."""
 
 
 class Reports:
@@ -49,9 +56,10 @@ class Reports:
         return len(self._endpoints)
 
     def take(self, report: Report) -> None:
-        """Never waits. Raises BadInput when the first report is not whole."""
+        """Never waits. Raises BadInput when the first report is not whole, and for times and numbers that cannot be."""
         if not (report.whole or self._whole):
             raise BadInput(f"the first report of agent {self._agent} is not whole", "send everything first")
+        _check_times(report)
         if report.whole:
             self._whole = True
             self._endpoints.clear()
@@ -64,6 +72,8 @@ class Reports:
                 log.warning("agent %s has no right to %s: %s is ignored", self._agent, endpoint.address, endpoint.key)
         for key in report.endpoints_gone:
             self._endpoints.pop(endpoint_key(self._agent, key), None)
+        if len(self._endpoints) > MAX_ENDPOINTS:
+            raise BadInput(f"agent {self._agent} reports more than {MAX_ENDPOINTS} endpoints", "no host can have them")
         self._statuses |= {status.id: status for status in report.instances if status.agent == self._agent}
         self.applied = report.applied or self.applied
         self.faults, self.way = report.faults, report.way or self.way
@@ -126,10 +136,19 @@ class Reports:
 
     def _put(self, status: InstanceStatus) -> Operation | None:
         instance = self._watch.instances.get(status.id)
-        key, value = status_key(status.id), to_json(status)
+        addresses = tuple(address for address in status.addresses if not self._is_foreign(address))
+        key, value = status_key(status.id), to_json(replace(status, addresses=addresses))
         if instance is None or instance.agent != self._agent or instance.incarnation != status.incarnation:
             return None
         return Put(key, value) if self._stored.get(key) != value else None
+
+    def _is_foreign(self, address: IPv4Address) -> bool:
+        """Whether the address is one of our networks', and of no block of this agent."""
+        own = self._watch.agents.get(self._agent)
+        if own is not None and any(address in prefix.block for prefix in own.prefixes):
+            return False
+        subnets = [network.spec.subnet for network in self._watch.networks.values()]
+        return any(subnet is not None and address in subnet for subnet in subnets)
 
     def _note(self, written: Sequence[Operation]) -> None:
         for operation in written:
@@ -137,6 +156,14 @@ class Reports:
                 self._stored[operation.key] = operation.value
             else:
                 self._stored.pop(operation.key, None)
+
+
+def _check_times(report: Report) -> None:
+    """Raises BadInput: msgpack carries what is no number, JSON does not."""
+    times = [*(fault.since_s for fault in report.faults), *(status.changed_s for status in report.instances)]
+    times += [status.started_s for status in report.instances if status.started_s is not None]
+    if not all(map(math.isfinite, times)):
+        raise BadInput("a report with a time that is no number", "report times in seconds since the epoch")
 
 
 def owns(agent: Agent, endpoint: Endpoint) -> bool:

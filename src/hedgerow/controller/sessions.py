@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from hedgerow.errors import BadInput, HedgerowError, Unreachable
@@ -125,8 +126,9 @@ class Sessions:
             known = self._watch.agents.get(agent)
             name = known.name if known else agent
             raise Unreachable(f"agent {name} is not connected", f"see to it: hedgerow agent show {name}")
-        async for piece in session.calls.call(method, arguments, deadline_s=deadline_s):
-            yield piece
+        async with aclosing(session.calls.call(method, arguments, deadline_s=deadline_s)) as answer:
+            async for piece in answer:
+                yield piece
 
     def applied(self, agent: AgentId) -> Revision | None:
         session = self.connected.get(agent)
@@ -182,7 +184,7 @@ def check_hello(hello: Hello, identity: str) -> None:
             f" this controller {PROTOCOL_MIN} to {PROTOCOL_MAX}",
             "install releases that are at most one apart",
         )
-    if hello.agent != identity:
+    if not identity or hello.agent != identity:
         raise Rejected(
             "certificate",
             f"the certificate is of {identity or 'nobody'}, the agent says it is {hello.agent}",

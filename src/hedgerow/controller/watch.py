@@ -147,7 +147,7 @@ class Watch:
         self._window.clear()
         self._floor, self._complete = after, after == loaded
         pending: list[Event] = []
-        self._wake(changed=False)
+        self._wake(changed=True)
         async for item in self._store.watch("/", after=after):
             if isinstance(item, Event):
                 pending.append(item)

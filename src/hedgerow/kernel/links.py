@@ -43,11 +43,6 @@ def index_of(name: str) -> int:
         return 0
 
 
-def indexes(mark: str) -> dict[str, int]:
-    """The links whose names begin with the mark."""
-    return {name: index for index, name in socket.if_nameindex() if name.startswith(mark)}
-
-
 def find(channel: Channel, name: str) -> Link | None:
     """Raises OSError for anything but a missing link."""
     index = index_of(name)

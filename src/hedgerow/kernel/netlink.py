@@ -7,6 +7,7 @@ here (rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_link.h, linux/veth.h
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -27,7 +28,8 @@ PROTO_OURS = 72
 """Routing protocol number of our routes in a host's namespace, and our mark on them; nobody's in iproute2's list."""
 
 _REQUEST, _ACK, _REPLACE, _EXCL, _CREATE, _DUMP = 1, 4, 0x100, 0x200, 0x400, 0x300
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLMSG_ERROR, _NLMSG_DONE, _DUMP_INTR = 2, 3, 0x10
+_TRIES = 10
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 270, 10, 11, 12
 _ACK_TLVS, _EXT_ACK_MESSAGE = 0x200, 1
 _VETH_INFO_PEER, _ADDR_GEN_MODE, _GEN_MODE_NONE = 1, 8, 1
@@ -264,21 +266,33 @@ class Channel:
             raise fault
 
     def ask(self, kind: int, body: bytes, *, dump: bool = False, words: str = "netlink") -> list[bytes]:
-        """The bodies of the answers: one, or (dump) all that fit. Raises OSError."""
-        start = self._sequence
+        """The bodies of the answers: one, or (dump) all that fit.
+
+        Raises OSError, also when a list changed on its way each time it was asked for: links may be missing from it.
+        """
+        for _ in range(_TRIES):
+            found, is_whole = self._ask(kind, body, dump, words)
+            if is_whole:
+                return found
+        raise InterruptedError(errno.EINTR, f"{words}: it changed while it was read, {_TRIES} times")
+
+    def _ask(self, kind: int, body: bytes, dump: bool, words: str) -> tuple[list[bytes], bool]:
+        """The bodies, and whether they are of one moment."""
+        start, is_whole = self._sequence, True
         self._socket.send(self._frame(kind, _DUMP if dump else 0, body))
         found: list[bytes] = []
         while True:
             for answer, flags, sequence, payload in self._receive():
                 if sequence != start + 1:
                     continue
+                is_whole = is_whole and not flags & _DUMP_INTR
                 if answer == _NLMSG_DONE:
-                    return found
+                    return found, is_whole
                 if answer == _NLMSG_ERROR:
                     raise _error(payload, flags, words) or OSError(0, words)
                 found.append(payload)
             if not dump and found:
-                return found
+                return found, True
 
     def _frame(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence += 1

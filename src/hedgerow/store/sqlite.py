@@ -137,7 +137,10 @@ class SqliteStore:
     def _begin(self) -> None:
         if self._writing is not None or not self._waiting:
             return
-        batch, self._waiting = self._waiting, []
+        # Who gave up before its turn writes nothing: what comes after it may have read the store already.
+        batch, self._waiting = [each for each in self._waiting if not each[1].done()], []
+        if not batch:
+            return
         self._writing = self._loop.run_in_executor(self._thread, self._database.write, [write for write, _ in batch])
         self._writing.add_done_callback(partial(self._written, [future for _, future in batch]))
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from hedgerow.errors import HedgerowError, NotFound, Unreachable
+from hedgerow.errors import BadInput, HedgerowError, NotFound, Unreachable
 
 from .messages import Call, Chunk, Credit, End, Message
 from .stream import Closed, Stream
@@ -27,6 +27,8 @@ AGENTS_FIRST_CHANNEL = 2
 CREDIT_BYTES = 256 << 10
 CHUNK_BYTES = 32 << 10
 DEADLINE_S = 10.0
+MAX_SERVED = 1000
+"""Calls of one peer at a time; each is a task."""
 
 Served = Callable[[dict[str, Any]], AsyncGenerator[bytes, None]]
 """Answers a call: an async generator of bytes. What it raises as HedgerowError, the caller reads."""
@@ -53,6 +55,26 @@ class _Account:
         return taken
 
 
+class _Answer:
+    """What has come on one channel, never more of it than there was credit for."""
+
+    def __init__(self) -> None:
+        self._left = CREDIT_BYTES
+        self.come: asyncio.Queue[Chunk | End] = asyncio.Queue()
+
+    def put(self, message: Chunk | End) -> bool:
+        """Whether the sender has kept to its credit. An empty chunk costs none, and there is no use for it."""
+        if isinstance(message, Chunk):
+            self._left -= len(message.data)
+            if self._left < 0 or not message.data:
+                return False
+        self.come.put_nowait(message)
+        return True
+
+    def grant(self, more_bytes: int) -> None:
+        self._left += more_bytes
+
+
 class Calls:
     """All calls of one connection. Whoever reads the stream gives every message of another channel than 0 to `take`."""
 
@@ -63,12 +85,20 @@ class Calls:
         self._group = group
         self._served = served
         self._channels = itertools.count(first_channel, 2)
-        self._answers: dict[int, asyncio.Queue[Chunk | End]] = {}
+        self._answers: dict[int, _Answer] = {}
         self._serving: dict[int, tuple[asyncio.Task[None], _Account]] = {}
+        self._is_over = False
 
     def take(self, channel: int, message: Message) -> None:
-        """Never waits. What belongs to no open channel is late, and dropped."""
+        """Never waits. What belongs to no open channel is late, and dropped.
+
+        Raises BadInput, which ends the connection, for a peer that keeps to no limit.
+        """
         match message:
+            case Call() if channel not in self._serving and len(self._serving) >= MAX_SERVED:
+                raise BadInput(
+                    f"{self._stream.peer} opened more than {MAX_SERVED} calls at once", "wait for some to end"
+                )
             case Call() if channel not in self._serving:
                 account = _Account(message.credit_bytes)
                 task = self._group.create_task(
@@ -78,7 +108,8 @@ class Calls:
             case Credit() if channel in self._serving:
                 self._serving[channel][1].add(message.more_bytes)
             case Chunk() | End() if channel in self._answers:
-                self._answers[channel].put_nowait(message)
+                if not self._answers[channel].put(message):
+                    raise BadInput(f"{self._stream.peer} sent more than it had credit for", "heed Credit")
             case End() if channel in self._serving:
                 self._serving[channel][0].cancel()
             case _:
@@ -91,23 +122,24 @@ class Calls:
         end raised comes as HedgerowError. Close the iterator to end the call early (`contextlib.aclosing`).
         """
         channel = next(self._channels)
-        answers = self._answers[channel] = asyncio.Queue()
+        answer = self._answers[channel] = _Answer()
         ended = False
         try:
             async with asyncio.timeout(deadline_s) as limit:
                 await self._stream.send(channel, Call(method, json.dumps(arguments).encode(), deadline_s, CREDIT_BYTES))
             while not ended:
                 async with asyncio.timeout_at(limit.when()):
-                    answer = await answers.get()
-                    match answer:
+                    message = await answer.come.get()
+                    match message:
                         case Chunk(data):
+                            answer.grant(len(data))
                             await self._stream.send(channel, Credit(len(data)))
                         case End(fault, cure):
                             ended = True
                             if fault:
                                 raise HedgerowError(fault, cure)
                             return
-                yield answer.data
+                yield message.data
         except TimeoutError as error:
             raise Unreachable(f"{self._stream.peer} did not answer {method} in {deadline_s:g} s") from error
         finally:
@@ -117,12 +149,16 @@ class Calls:
 
     def close(self) -> None:
         """The connection is over: every open call ends, every call being served is cancelled."""
-        for answers in self._answers.values():
-            answers.put_nowait(End(f"the connection to {self._stream.peer} is over", "ask again"))
+        self._is_over = True
+        for answer in self._answers.values():
+            answer.put(End(f"the connection to {self._stream.peer} is over", "ask again"))
         for task, _ in self._serving.values():
             task.cancel()
 
     def _end(self, channel: int) -> None:
+        if self._is_over:
+            return  # nobody hears it, and the group has ended
+
         async def say() -> None:
             try:
                 await self._stream.send(channel, End())

@@ -7,6 +7,7 @@ A systemd `.socket` unit, or the lab's supervisor, opens the sockets and passes 
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import MutableMapping
 
@@ -42,6 +43,14 @@ def _adopt(fd: int, name: str) -> socket.socket:
         raise BadInput(f"descriptor {fd} ({name}) is no socket: {error}", "check the .socket unit") from error
     adopted.setblocking(False)
     return adopted
+
+
+def take_all_descriptors() -> None:
+    """Raises the soft limit of open files, 1,024 as a rule, to the hard one: every agent, and every caller who says
+    nothing, holds a connection.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def split_address(text: str) -> tuple[str, int]:

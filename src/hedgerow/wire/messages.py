@@ -46,7 +46,7 @@ class Welcome(Struct, frozen=True, tag="welcome"):
 
 
 class Refusal(Struct, frozen=True, tag="refusal"):
-    """The connection ends here. `code`: protocol, certificate, fenced, name, underlay, map_layout or exhausted."""
+    """The connection ends here. `code`: protocol, certificate, fenced, name, underlay or exhausted."""
 
     code: str
     message: str

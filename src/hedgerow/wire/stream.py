@@ -154,7 +154,7 @@ async def dial(host: str, port: int, context: ssl.SSLContext) -> Stream:
             reader, writer = await asyncio.open_connection(
                 host, port, ssl=context, server_hostname=CONTROLLER, ssl_shutdown_timeout=CLOSE_S
             )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no resolver can be asked for
         reason = str(error) or f"no answer in {DIAL_S:g} s"
         raise Unreachable(f"controller {host}:{port} cannot be reached: {reason}") from error
     return _over(reader, writer)

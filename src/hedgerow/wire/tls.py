@@ -29,7 +29,10 @@ def server_context(directory: Path) -> ssl.SSLContext:
 
 def client_context(directory: Path) -> ssl.SSLContext:
     """For an agent; dial with `server_hostname=CONTROLLER`. Raises BadInput naming what cannot be loaded."""
-    return _context(ssl.PROTOCOL_TLS_CLIENT, directory, "agent")
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, directory, "agent")
+    # An agent's certificate has a subject and no names: its subject must never pass for the name `controller`.
+    context.hostname_checks_common_name = False
+    return context
 
 
 def common_name(certificate: Path) -> str:

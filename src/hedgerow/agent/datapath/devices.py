@@ -39,7 +39,8 @@ class Devices:
 
     def _apply(self, op: Op) -> None:
         match op:
-            case Set(Key(_, name), old, Device() as new):
+            case Set(Key(_, name), _, Device() as new):
+                old = self.read().get(op.key)  # the loop may have been unable to read, and then knows of none
                 if not isinstance(old, Device) or (old.mac, old.port) != (new.mac, new.port):
                     self._remove(name)
                     self._add(name, new)

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from contextlib import aclosing
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from hedgerow.controller.allotment import is_full, lacking
 from hedgerow.controller.keys import ENDPOINTS, read_all
@@ -29,6 +28,8 @@ from . import shapes
 from .render import agent_shape, endpoint_shape, network_shape
 
 DROPS_S = 3.0
+MAX_DROPS_BYTES = 4 << 20
+"""Of one agent's answer: several times what all counters of a data path come to."""
 SHORT_ID_CHARACTERS = 8
 """Of a container's id: fewer could be of another."""
 
@@ -139,12 +140,17 @@ class View:
         return found
 
     async def _drops_of(self, agent: Agent) -> list[shapes.Drop] | None:
+        """None also for an answer that is none: one agent must not spoil what the others say."""
+        answer = bytearray()
         try:
-            async with aclosing(self.sessions.call(agent.id, "drops", {}, DROPS_S)) as answer:
-                rows: list[dict[str, Any]] = json.loads(b"".join([piece async for piece in answer]))
-        except (HedgerowError, ValueError):
+            async with aclosing(self.sessions.call(agent.id, "drops", {}, DROPS_S)) as pieces:
+                async for piece in pieces:
+                    answer += piece
+                    if len(answer) > MAX_DROPS_BYTES:
+                        return None
+            return [shapes.Drop(**{**row, "agent": agent.name}) for row in json.loads(answer)]
+        except (HedgerowError, ValueError, TypeError, RecursionError):
             return None
-        return [shapes.Drop(agent=agent.name, **row) for row in rows]
 
     async def _config_troubles(self) -> list[shapes.Trouble]:
         differs = await drift(self.store, self._config)
