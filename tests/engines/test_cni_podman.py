@@ -4,69 +4,30 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
 from engines import storm, traces
+from engines.command import IMAGE, Engine, tidy
 from labkit import RunningLab, mark, wait_for
 
 from hedgerow.lab import probe
 from hedgerow.lab.probe import Answer
 
 NODE = "n2"
-IMAGE = "busybox"
-IDLE = "sleep 1000"
 SHIM = "/opt/cni/bin/hedgerow-cni"
 
 
-class Podman:
-    """Podman in one node. Names of containers have a mark; `end` removes them."""
-
-    def __init__(self, lab: RunningLab) -> None:
-        self.lab = lab
-        self.started: list[str] = []
-
-    def __call__(self, words: str, *, check: bool = True, timeout_s: float = 60) -> str:
-        return self.lab.run(NODE, "podman", *shlex.split(words), check=check, timeout_s=timeout_s).strip()
-
-    def start(self, options: str, command: str = IDLE) -> str:
-        name = mark()
-        self.started.append(name)
-        self(f"run -d --name {name} {options} {IMAGE} {command}")
-        return name
-
-    def network(self, name: str, network: str = "dcos-1") -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self(f"inspect {name}"))[0]["NetworkSettings"]["Networks"][network]
-        return found
-
-    def address(self, name: str, network: str = "dcos-1") -> IPv4Address:
-        return IPv4Address(self.network(name, network)["IPAddress"])
-
-    def inside(self, name: str, words: str) -> str:
-        return self(f"exec {name} {words}")
-
-    def ping(self, name: str, target: IPv4Address) -> Answer:
-        return probe.ping(self.lab.namespace(NODE, "podman", name), target).answer
-
-    def end(self) -> None:
-        if self.started:
-            self(f"rm -f -t 0 {' '.join(self.started)}", check=False, timeout_s=120)
-            self.started.clear()
-
-
 @pytest.fixture
-def podman(lab: RunningLab) -> Any:
-    """After each test nothing is left of its containers."""
-    before = traces.of(lab, NODE)
-    podman = Podman(lab)
-    yield podman
-    podman.end()
-    traces.gone(lab, NODE, before)
+def podman(lab: RunningLab) -> Iterator[Engine]:
+    with tidy(Engine(lab, NODE, "podman", remove="rm -f -t 0")) as podman:
+        yield podman
 
 
-def test_a_container_has_the_address_that_podman_shows_and_the_subnet_by_its_gateway(podman: Podman) -> None:
+def test_a_container_has_the_address_that_podman_shows_and_the_subnet_by_its_gateway(podman: Engine) -> None:
     name = podman.start("--network dcos-1")
     seen = podman.network(name)
     assert seen["IPPrefixLen"] == 32
@@ -81,20 +42,20 @@ def test_a_container_has_the_address_that_podman_shows_and_the_subnet_by_its_gat
     ]
 
 
-def test_the_controller_knows_the_endpoint_by_the_containers_name(podman: Podman) -> None:
+def test_the_controller_knows_the_endpoint_by_the_containers_name(podman: Engine) -> None:
     name = podman.start("--network dcos-1")
     address = str(podman.address(name))
     wait_for("the endpoint", lambda: address in json.dumps(podman.lab.api("/v1/endpoints")))
     assert name in json.dumps(podman.lab.api("/v1/endpoints"))
 
 
-def test_containers_of_a_network_reach_each_other_and_those_of_another_are_refused(podman: Podman) -> None:
+def test_containers_of_a_network_reach_each_other_and_those_of_another_are_refused(podman: Engine) -> None:
     one, two, other = podman.start("--network dcos-1"), podman.start("--network dcos-1"), podman.start("--network dev")
     assert podman.ping(one, podman.address(two)) is Answer.REACHED
     assert podman.ping(one, podman.address(other, "dev")) is Answer.REFUSED
 
 
-def test_docker_and_podman_containers_of_two_hosts_reach_each_other(podman: Podman) -> None:
+def test_docker_and_podman_containers_of_two_hosts_reach_each_other(podman: Engine) -> None:
     name = podman.start("--network dcos-1")
     with podman.lab.container("n1", "docker", "dcos-1") as other:
         target = IPv4Address(podman.lab.address("n1", "docker", other, "dcos-1"))
@@ -103,7 +64,7 @@ def test_docker_and_podman_containers_of_two_hosts_reach_each_other(podman: Podm
         assert back.answer is Answer.REACHED
 
 
-def test_a_static_address_and_mac_are_given_and_an_address_of_another_host_refused_in_words(podman: Podman) -> None:
+def test_a_static_address_and_mac_are_given_and_an_address_of_another_host_refused_in_words(podman: Engine) -> None:
     near = podman.address(podman.start("--network dcos-1"))
     wish = near + 100
     name = podman.start(f"--network dcos-1 --ip {wish} --mac-address 02:42:ac:11:00:99")
@@ -114,7 +75,7 @@ def test_a_static_address_and_mac_are_given_and_an_address_of_another_host_refus
         assert str(refused) in said.splitlines()[-1]
 
 
-def test_a_container_in_two_networks_leaves_each_by_its_own_interface(podman: Podman) -> None:
+def test_a_container_in_two_networks_leaves_each_by_its_own_interface(podman: Engine) -> None:
     dcos, dev = podman.start("--network dcos-1"), podman.start("--network dev")
     for both in (podman.start("--network dcos-1,dev"), podman.start("--network dcos-1")):
         if "dev" not in json.loads(podman(f"inspect {both}"))[0]["NetworkSettings"]["Networks"]:
@@ -128,7 +89,7 @@ def test_a_container_in_two_networks_leaves_each_by_its_own_interface(podman: Po
     assert podman.ping(both, podman.address(dev, "dev")) is Answer.REFUSED
 
 
-def test_a_container_can_be_restarted_again_and_again(podman: Podman) -> None:
+def test_a_container_can_be_restarted_again_and_again(podman: Engine) -> None:
     """The same id and interface: the old link goes in the background while the new one is made."""
     name, other = podman.start("--network dcos-1"), podman.start("--network dcos-1")
     for _ in range(5):
@@ -136,19 +97,19 @@ def test_a_container_can_be_restarted_again_and_again(podman: Podman) -> None:
         assert podman.ping(other, podman.address(name)) is Answer.REACHED
 
 
-def test_ten_start_and_end_at_once(podman: Podman) -> None:
+def test_ten_start_and_end_at_once(podman: Engine) -> None:
     with ThreadPoolExecutor(10) as pool:
         rows = pool.map(lambda _: podman(f"run --rm --network dcos-1 {IMAGE} ip -o -4 addr show eth0"), range(10))
         assert len({row.split("inet ")[1].split("/")[0] for row in rows}) == 10
 
 
-def test_a_network_that_podman_removed_comes_back(podman: Podman) -> None:
+def test_a_network_that_podman_removed_comes_back(podman: Engine) -> None:
     podman("network rm prod")
     wait_for("the network", lambda: "prod" in podman("network ls --format '{{.Name}}'").split())
     podman(f"run --rm --network prod {IMAGE} true")
 
 
-def test_with_the_agent_dead_a_start_waits_for_the_next_one(podman: Podman) -> None:
+def test_with_the_agent_dead_a_start_waits_for_the_next_one(podman: Engine) -> None:
     with ThreadPoolExecutor(1) as pool:
         with podman.lab.without(NODE, "agent"):
             doing = pool.submit(lambda: podman(f"run --rm --network dcos-1 {IMAGE} true"))
@@ -157,7 +118,7 @@ def test_with_the_agent_dead_a_start_waits_for_the_next_one(podman: Podman) -> N
         doing.result(60)
 
 
-def test_with_the_agent_dead_a_removal_succeeds_and_is_done_by_the_next_one(podman: Podman) -> None:
+def test_with_the_agent_dead_a_removal_succeeds_and_is_done_by_the_next_one(podman: Engine) -> None:
     name = podman.start("--network dcos-1")
     before = traces.of(podman.lab, NODE)
     with podman.lab.without(NODE, "agent"):
@@ -166,12 +127,12 @@ def test_with_the_agent_dead_a_removal_succeeds_and_is_done_by_the_next_one(podm
     wait_for("the queue worked off", lambda: traces.of(podman.lab, NODE).endpoints < before.endpoints)
 
 
-def test_runs_succeed_whenever_the_agent_is_killed(podman: Podman) -> None:
+def test_runs_succeed_whenever_the_agent_is_killed(podman: Engine) -> None:
     storm.survived(podman.lab, NODE, lambda: podman(f"run --rm --network dcos-1 {IMAGE} true", timeout_s=120))
 
 
-class Engine:
-    """An engine that does what CNI says, by hand: a namespace, the shim, and a configuration of any version."""
+class Runtime:
+    """A runtime that does what CNI says, by hand: a namespace, the shim, and a configuration of any version."""
 
     def __init__(self, lab: RunningLab) -> None:
         self.lab = lab
@@ -191,28 +152,28 @@ class Engine:
 
 
 @pytest.fixture
-def engine(lab: RunningLab) -> Any:
+def runtime(lab: RunningLab) -> Any:
     before = traces.of(lab, NODE)
-    engine = Engine(lab)
-    lab.run(NODE, "ip", "netns", "add", engine.name)
-    yield engine
-    engine.call("DEL", {})
-    lab.run(NODE, "ip", "netns", "del", engine.name)
+    runtime = Runtime(lab)
+    lab.run(NODE, "ip", "netns", "add", runtime.name)
+    yield runtime
+    runtime.call("DEL", {})
+    lab.run(NODE, "ip", "netns", "del", runtime.name)
     traces.gone(lab, NODE, before)
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"])
-def test_every_version_of_cni_gets_its_address_and_gives_it_back(engine: Engine, version: str) -> None:
+def test_every_version_of_cni_gets_its_address_and_gives_it_back(runtime: Runtime, version: str) -> None:
     config = {"cniVersion": version, "name": "dev", "type": "hedgerow-cni"}
-    done, added = engine.call("ADD", config)
+    done, added = runtime.call("ADD", config)
     assert done, added
     assert added["cniVersion"] == version
     address = added["ip4"]["ip"] if version == "0.2.0" else added["ips"][0]["address"]
-    assert f"inet {address}" in engine.lab.run(NODE, "ip", "netns", "exec", engine.name, "ip", "-o", "addr")
-    again, added_again = engine.call("ADD", config)
+    assert f"inet {address}" in runtime.lab.run(NODE, "ip", "netns", "exec", runtime.name, "ip", "-o", "addr")
+    again, added_again = runtime.call("ADD", config)
     assert (again, added_again) == (True, added)
-    assert engine.call("DEL", {**config, "prevResult": added}) == (True, None)
-    assert engine.call("DEL", config, netns="") == (True, None)
+    assert runtime.call("DEL", {**config, "prevResult": added}) == (True, None)
+    assert runtime.call("DEL", config, netns="") == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -224,18 +185,18 @@ def test_every_version_of_cni_gets_its_address_and_gives_it_back(engine: Engine,
         "ip link set eth0 down",
     ],
 )
-def test_check_passes_until_something_is_taken_away(engine: Engine, damage: str) -> None:
+def test_check_passes_until_something_is_taken_away(runtime: Runtime, damage: str) -> None:
     config = {"cniVersion": "1.0.0", "name": "dev", "type": "hedgerow-cni"}
-    _, added = engine.call("ADD", config)
-    assert engine.call("CHECK", {**config, "prevResult": added}) == (True, None)
-    engine.inside(damage.format(address=added["ips"][0]["address"]))
-    done, said = engine.call("CHECK", {**config, "prevResult": added})
+    _, added = runtime.call("ADD", config)
+    assert runtime.call("CHECK", {**config, "prevResult": added}) == (True, None)
+    runtime.inside(damage.format(address=added["ips"][0]["address"]))
+    done, said = runtime.call("CHECK", {**config, "prevResult": added})
     assert not done
     assert said["code"] == 103
 
 
 @pytest.mark.parametrize("netns", ["/proc/1/ns/net", "/etc/passwd", "/run/netns/nobody"], ids=["host", "file", "none"])
-def test_only_a_containers_namespace_is_taken(engine: Engine, netns: str) -> None:
-    done, said = engine.call("ADD", {"cniVersion": "1.0.0", "name": "dev", "type": "hedgerow-cni"}, netns=netns)
+def test_only_a_containers_namespace_is_taken(runtime: Runtime, netns: str) -> None:
+    done, said = runtime.call("ADD", {"cniVersion": "1.0.0", "name": "dev", "type": "hedgerow-cni"}, netns=netns)
     assert not done
     assert netns in said["msg"]

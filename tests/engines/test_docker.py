@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
 import pytest
-from engines import storm, traces
+from engines import storm
+from engines.command import IMAGE, Engine, tidy
 from labkit import RunningLab, mark, wait_for
 
-from hedgerow.lab import probe
 from hedgerow.lab.probe import Answer
 
 NODE = "n1"
-IMAGE = "busybox"
-IDLE = "sleep 1000"
-
-
-class Docker:
-    """Docker in one node. Names of containers have a mark; `end` removes them."""
-
-    def __init__(self, lab: RunningLab) -> None:
-        self.lab = lab
-        self.started: list[str] = []
-
-    def __call__(self, words: str, *, check: bool = True, timeout_s: float = 60) -> str:
-        return self.lab.run(NODE, "docker", *shlex.split(words), check=check, timeout_s=timeout_s).strip()
-
-    def start(self, options: str, command: str = IDLE) -> str:
-        name = mark()
-        self.started.append(name)
-        self(f"run -d --init --name {name} {options} {IMAGE} {command}")
-        return name
-
-    def network(self, name: str, network: str = "dcos-1") -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self(f"inspect {name}"))[0]["NetworkSettings"]["Networks"][network]
-        return found
-
-    def address(self, name: str, network: str = "dcos-1") -> IPv4Address:
-        return IPv4Address(self.network(name, network)["IPAddress"])
-
-    def inside(self, name: str, words: str) -> str:
-        return self(f"exec {name} {words}")
-
-    def ping(self, name: str, target: IPv4Address) -> Answer:
-        return probe.ping(self.lab.namespace(NODE, "docker", name), target).answer
-
-    def end(self) -> None:
-        if self.started:
-            self(f"rm -f {' '.join(self.started)}", check=False, timeout_s=120)
-            self.started.clear()
 
 
 @pytest.fixture
-def docker(lab: RunningLab) -> Any:
-    """After each test nothing is left of its containers."""
-    before = traces.of(lab, NODE)
-    docker = Docker(lab)
-    yield docker
-    docker.end()
-    traces.gone(lab, NODE, before)
+def docker(lab: RunningLab) -> Iterator[Engine]:
+    with tidy(Engine(lab, NODE, "docker", "--init")) as docker:
+        yield docker
 
 
-def test_a_container_has_the_address_that_docker_shows_and_the_subnet_by_its_gateway(docker: Docker) -> None:
+def test_a_container_has_the_address_that_docker_shows_and_the_subnet_by_its_gateway(docker: Engine) -> None:
     name = docker.start("--network dcos-1")
     seen = docker.network(name)
     assert f"inet {seen['IPAddress']}/32" in docker.inside(name, "ip -o addr show eth0")
@@ -80,18 +37,18 @@ def test_a_container_has_the_address_that_docker_shows_and_the_subnet_by_its_gat
     ]
 
 
-def test_the_controller_knows_the_endpoint(docker: Docker) -> None:
+def test_the_controller_knows_the_endpoint(docker: Engine) -> None:
     address = str(docker.address(docker.start("--network dcos-1")))
     wait_for("the endpoint", lambda: address in json.dumps(docker.lab.api("/v1/endpoints")))
 
 
-def test_containers_of_a_network_reach_each_other_and_those_of_another_are_refused(docker: Docker) -> None:
+def test_containers_of_a_network_reach_each_other_and_those_of_another_are_refused(docker: Engine) -> None:
     one, two, other = docker.start("--network dcos-1"), docker.start("--network dcos-1"), docker.start("--network dev")
     assert docker.ping(one, docker.address(two)) is Answer.REACHED
     assert docker.ping(one, docker.address(other, "dev")) is Answer.REFUSED
 
 
-def test_a_static_address_is_given_and_one_of_another_host_refused_in_words(docker: Docker) -> None:
+def test_a_static_address_is_given_and_one_of_another_host_refused_in_words(docker: Engine) -> None:
     near = docker.address(docker.start("--network dcos-1"))
     wish = near + 100
     assert docker.address(docker.start(f"--network dcos-1 --ip {wish}")) == wish
@@ -99,14 +56,14 @@ def test_a_static_address_is_given_and_one_of_another_host_refused_in_words(dock
         assert words in docker(f"run --rm --network dcos-1 --ip {refused} {IMAGE} true", check=False)
 
 
-def test_a_mac_of_the_users_is_kept(docker: Docker) -> None:
+def test_a_mac_of_the_users_is_kept(docker: Engine) -> None:
     name = docker.start("--network dcos-1 --mac-address 02:42:ac:11:00:99")
     assert docker.network(name)["MacAddress"] == "02:42:ac:11:00:99"
     other = docker.start("--network dcos-1")
     assert docker.ping(name, docker.address(other)) is Answer.REACHED
 
 
-def test_a_container_in_two_networks_leaves_each_by_its_own_interface(docker: Docker) -> None:
+def test_a_container_in_two_networks_leaves_each_by_its_own_interface(docker: Engine) -> None:
     both, dcos, dev = docker.start("--network dcos-1"), docker.start("--network dcos-1"), docker.start("--network dev")
     docker(f"network connect dev {both}")
     assert docker.ping(both, docker.address(dcos)) is Answer.REACHED
@@ -117,7 +74,7 @@ def test_a_container_in_two_networks_leaves_each_by_its_own_interface(docker: Do
     assert docker.ping(both, docker.address(dev, "dev")) is Answer.REFUSED
 
 
-def test_a_container_can_be_stopped_started_and_restarted(docker: Docker) -> None:
+def test_a_container_can_be_stopped_started_and_restarted(docker: Engine) -> None:
     name, other = docker.start("--network dcos-1"), docker.start("--network dcos-1")
     docker(f"stop -t 0 {name}")
     docker(f"start {name}")
@@ -126,18 +83,18 @@ def test_a_container_can_be_stopped_started_and_restarted(docker: Docker) -> Non
     assert docker.ping(other, docker.address(name)) is Answer.REACHED
 
 
-def test_ten_start_and_end_at_once(docker: Docker) -> None:
+def test_ten_start_and_end_at_once(docker: Engine) -> None:
     with ThreadPoolExecutor(10) as pool:
         found = list(pool.map(lambda _: docker(f"run --rm --network dcos-1 {IMAGE} ip -o addr show eth0"), range(10)))
     assert len({row.split("inet ")[1].split("/")[0] for row in found}) == 10
 
 
-def test_published_ports_are_refused_in_words(docker: Docker) -> None:
+def test_published_ports_are_refused_in_words(docker: Engine) -> None:
     said = docker(f"run --rm --network dcos-1 -p 8080:80 {IMAGE} true", check=False)
     assert "published ports: not yet" in said
 
 
-def test_a_network_without_a_subnet_is_refused_at_once_and_the_command_that_is_named_works(docker: Docker) -> None:
+def test_a_network_without_a_subnet_is_refused_at_once_and_the_command_that_is_named_works(docker: Engine) -> None:
     said = docker("network create -d hedgerow --ipam-driver hedgerow --ipam-opt network=dev mine", check=False)
     name = mark()
     command = said[said.index("docker network create") :].replace("NAME", name).removeprefix("docker ")
@@ -150,14 +107,14 @@ def test_a_network_without_a_subnet_is_refused_at_once_and_the_command_that_is_n
         docker(f"network rm {name}")
 
 
-def test_pruned_networks_come_back(docker: Docker) -> None:
+def test_pruned_networks_come_back(docker: Engine) -> None:
     docker("network prune -f")
     wait_for("the network", lambda: "prod" in docker("network ls --format '{{.Name}}'").split())
     docker(f"run --rm --network prod {IMAGE} true")
 
 
 @pytest.mark.parametrize("moment", ["run", "rm"])
-def test_with_the_agent_dead_a_call_waits_for_the_next_one(docker: Docker, moment: str) -> None:
+def test_with_the_agent_dead_a_call_waits_for_the_next_one(docker: Engine, moment: str) -> None:
     name = docker.start("--network dcos-1")
     act: Callable[[], object] = {
         "run": lambda: docker(f"run --rm --network dcos-1 {IMAGE} true"),
@@ -171,11 +128,11 @@ def test_with_the_agent_dead_a_call_waits_for_the_next_one(docker: Docker, momen
         doing.result(60)
 
 
-def test_runs_succeed_whenever_the_agent_is_killed(docker: Docker) -> None:
+def test_runs_succeed_whenever_the_agent_is_killed(docker: Engine) -> None:
     storm.survived(docker.lab, NODE, lambda: docker(f"run --rm --network dcos-1 {IMAGE} true", timeout_s=120))
 
 
-def test_what_a_killed_dockerd_had_is_gone_with_its_containers_and_they_start_again(docker: Docker) -> None:
+def test_what_a_killed_dockerd_had_is_gone_with_its_containers_and_they_start_again(docker: Engine) -> None:
     name, other = docker.start("--network dcos-1"), docker.start("--network dcos-1")
     docker.lab.kill(NODE, "dockerd")
     wait_for("dockerd", lambda: "Server" in docker("version -f '{{.Server.Version}} Server'", check=False))

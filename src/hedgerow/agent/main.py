@@ -25,6 +25,7 @@ from hedgerow.errors import BadInput, HedgerowError
 from hedgerow.model.agent import AgentId
 from hedgerow.reconcile.loop import Loop
 from hedgerow.wire import tls
+from hedgerow.wire.http import serve
 from hedgerow.wire.listen import bind, split_address, take_all_descriptors
 from hedgerow.wire.stream import Stream, dial
 
@@ -35,7 +36,6 @@ from .drops import Drops
 from .engines import cni, conflists, docker, docker_networks
 from .reports import Reports
 from .runner import Runner
-from .serving import serve
 from .session import Session
 from .state import State
 from .worker import Removals
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+_KEEP_ALIVE_S = 3600
+"""Whoever calls keeps its connection; a closing one would look like an answer that never came."""
 _STEADY_S = 60.0
 """A task that ran this long had no trouble at its start."""
 
@@ -140,13 +142,14 @@ async def _live(core: Core, sockets: Mapping[str, socket.socket], stop: asyncio.
         vital("tables", events.watch_tables(core.loop.wake))
         await core.loop.first_round()
         vital("session", session.run())
-        vital("agent.sock", serve(Starlette(routes=plugin.routes()), sockets["agent"]))
-        vital("http", serve(http.app(local, _hosts(settings)), listener))
+        vital("agent.sock", serve(Starlette(routes=plugin.routes()), sockets["agent"], keep_alive_s=_KEEP_ALIVE_S))
+        vital("http", serve(http.app(local, _hosts(settings)), listener, keep_alive_s=_KEEP_ALIVE_S))
         kept("cni queue", plugin.keep_queue)
         kept("conflists", lambda: conflists.keep(state))
         kept("runner", runner.run)
         if "docker" in settings.engines:
-            vital("calls.sock", serve(docker.app(attachments, state), sockets["calls"]))
+            calls = docker.app(attachments, state)
+            vital("calls.sock", serve(calls, sockets["calls"], keep_alive_s=_KEEP_ALIVE_S))
             kept("docker networks", lambda: docker_networks.keep(attachments, state))
         ready_ms = (time.monotonic() - started_s) * 1e3
         log.info("ready after %.0f ms, %d endpoints adopted", ready_ms, len(attachments.endpoints()))

@@ -18,6 +18,7 @@ from pathlib import Path
 from hedgerow.apps import wiring
 from hedgerow.errors import BadInput, HedgerowError
 from hedgerow.store.sqlite import SqliteStore
+from hedgerow.wire.http import serve
 from hedgerow.wire.listen import bind, held_sockets, split_address, take_all_descriptors
 from hedgerow.wire.stream import serve as serve_agents
 from hedgerow.wire.tls import server_context
@@ -30,6 +31,8 @@ from .networks import open_cluster
 log = logging.getLogger(__name__)
 
 MIN_TOKEN_CHARACTERS = 16
+SHUTDOWN_S = 2
+"""Streams (logs that are followed) would otherwise hold the process for as long as their readers like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,7 @@ async def _run(settings: Settings) -> None:
             hosts = {split_address(settings.api_address)[0]} - {"0.0.0.0", "::"}
             served = api.build(view, settings.version, apps.routes, token, hosts)
             group.create_task(apps.run(), name="apps")
-            group.create_task(api.serve(served, listener), name="api")
+            group.create_task(serve(served, listener, grace_s=SHUTDOWN_S), name="api")
             server = await serve_agents(agents, context, core.sessions.accept, group)
             try:
                 log.info("ready: %d agents, %d networks", len(core.watch.agents), len(core.watch.networks))
