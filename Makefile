@@ -2,7 +2,7 @@
 PYTHON := build/venv/bin/python
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 MULTIARCH = $(shell gcc -print-multiarch)
-UNPRIVILEGED := tests/unit tests/stories tests/contract tests/simulation tests/project
+UNPRIVILEGED := tests/unit tests/stories tests/contract tests/fuzz tests/simulation tests/project
 PRIVILEGED := tests/bpf tests/kernel tests/engines tests/cluster
 PYTEST := $(PYTHON) -m pytest
 LOCKED := mkdir -p build && flock build/.lock $(MAKE) --no-print-directory -s

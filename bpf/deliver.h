@@ -20,6 +20,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		bpf_skb_change_type(skb, PACKET_HOST);
 	/* Before 6.15 it would leak into the container. */
 	skb->mark = 0;
+	trace(skb, p, STAGE_DELIVERED, 0);
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 
@@ -44,6 +45,7 @@ static __always_inline int send_to_host(struct __sk_buff *skb, const struct pack
 		return drop(skb, p, REASON_NOT_SET_UP);
 	if (address_to(skb, p, peer))
 		return drop(skb, p, REASON_HELPER);
+	trace(skb, p, STAGE_HOST, 0);
 	return bpf_redirect(p->config->peer_ifindex, 0);
 }
 
@@ -60,15 +62,22 @@ static __always_inline int bounce(struct __sk_buff *skb, const struct packet *p)
 	return bpf_redirect_peer(skb->ifindex, 0);
 }
 
-/* Through the VXLAN device, which puts the headers on. */
-static __always_inline int send_through_device(struct __sk_buff *skb, const struct packet *p, const union addr *agent,
-					       __u32 vni)
+/* Through the VXLAN device, which puts the headers on. IPv6 wants a checksum of UDP (RFC 8200 8.1). */
+static __noinline int send_through_device(struct __sk_buff *skb, const struct packet *p, const union addr *agent,
+					  __u32 vni)
 {
 	struct bpf_tunnel_key key = { .tunnel_id = vni, .tunnel_ttl = TUNNEL_TTL };
+	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
-	key.remote_ipv4 = bpf_ntohl(agent->words[3]);
-	if (bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, BPF_F_ZERO_CSUM_TX))
+	if (is_mapped(agent)) {
+		key.remote_ipv4 = bpf_ntohl(agent->words[3]);
+	} else {
+		__builtin_memcpy(key.remote_ipv6, agent, sizeof(*agent));
+		flags = BPF_F_TUNINFO_IPV6;
+	}
+	if (bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, flags))
 		return drop(skb, p, REASON_HELPER);
+	trace(skb, p, STAGE_DEVICE, 0);
 	return bpf_redirect(p->config->tunnel_ifindex, 0);
 }
 

@@ -3,9 +3,8 @@
 #ifndef HEDGEROW_DROP_H
 #define HEDGEROW_DROP_H
 
-#include "packet.h"
+#include "trace.h"
 
-#define SECOND_NS 1000000000ULL
 #define EVENTS_PER_SECOND 100     /* per CPU: a flood of refused packets must not become a flood of events */
 
 static __always_inline void count(struct __sk_buff *skb, __u32 vni, __u32 reason)
@@ -47,6 +46,7 @@ static __noinline int drop(struct __sk_buff *skb, const struct packet *p, __u32 
 	struct drop_event *event;
 
 	count(skb, p->vni, reason);
+	trace(skb, p, STAGE_DROPPED, reason);
 	if (!may_sample(now))
 		return TC_ACT_SHOT;
 	event = bpf_ringbuf_reserve(&drops, sizeof(*event), 0);
@@ -57,11 +57,17 @@ static __noinline int drop(struct __sk_buff *skb, const struct packet *p, __u32 
 	event->dst = p->dst;
 	event->vni = p->vni;
 	event->ifindex = skb->ifindex;
-	event->sport = p->sport;
-	event->dport = p->dport;
+	if (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP) {
+		event->sport = p->sport;
+		event->dport = p->dport;
+	} else {
+		event->sport = event->dport = 0; /* an echo's identifier is none */
+	}
 	event->reason = reason;
 	event->proto = p->proto;
-	event->pad[0] = event->pad[1] = 0;
+	__builtin_memset(event->pad, 0, sizeof(event->pad));
+	event->rule = p->rule;
+	__builtin_memset(event->pad2, 0, sizeof(event->pad2));
 	bpf_ringbuf_submit(event, 0);
 	return TC_ACT_SHOT;
 }

@@ -11,7 +11,9 @@
 #include "maps.h"
 #include "packet.h"
 #include "drop.h"
+#include "trace.h"
 #include "guard.h"
+#include "host.h"
 #include "deliver.h"
 #include "refuse.h"
 #include "neighbour.h"
@@ -50,31 +52,32 @@ static __always_inline int read_sent(struct __sk_buff *skb, struct packet *p)
 	verdict = answer_neighbours(skb, p, reason);
 	if (verdict != GO_ON)
 		return verdict;
-	return reason ? drop(skb, p, reason) : GO_ON;
+	if (reason)
+		return drop(skb, p, reason);
+	if (p->config->flags & CONFIG_TRACING)
+		find_trace(skb, p, PROGRAM_CONTAINER);
+	return GO_ON;
 }
 
-static __always_inline int deliver_here(struct __sk_buff *skb, struct packet *p)
+/* Whom it is meant for: an endpoint of this host, else whatever is behind the prefix, else the outside. Nobody sends
+ * packets to itself by a link.
+ */
+static __always_inline int find_target(struct __sk_buff *skb, struct packet *p)
 {
 	p->endpoint = bpf_map_lookup_elem(&endpoints, &p->dst);
 	if (!p->endpoint)
-		return GO_ON;
-	if (p->port->flags & PORT_HOST) {
-		/* An internal network has no way out, so nothing of outside comes in as an answer. */
-		if (p->endpoint->flags & PORT_INTERNAL && !find_prefix(&p->src))
-			return reject(skb, p, REASON_INTERNAL);
-	} else if (!may_talk(p->vni, p->endpoint->vni)) {
-		return reject(skb, p, REASON_ISOLATED);
-	}
-	return deliver(skb, p, p->endpoint);
+		p->prefix = find_prefix(&p->dst);
+	else if (p->endpoint->ifindex == skb->ifindex)
+		return drop(skb, p, REASON_DESTINATION_ADDRESS);
+	return GO_ON;
 }
 
 /* A host speaks to its own endpoints only: others would take its packets for a container's. */
-static __always_inline int stop_host(struct __sk_buff *skb, struct packet *p)
+static __always_inline int check_call_of_host(struct __sk_buff *skb, struct packet *p)
 {
-	if (!(p->port->flags & PORT_HOST))
-		return GO_ON;
-	p->prefix = find_prefix(&p->dst);
-	return reject(skb, p, p->prefix && p->prefix->kind == PREFIX_LOCAL ? REASON_NO_ENDPOINT : REASON_CLOSED);
+	if (p->endpoint)
+		return check_entering(skb, p);
+	return p->prefix && p->prefix->kind == PREFIX_LOCAL ? REASON_NO_ENDPOINT : REASON_CLOSED;
 }
 
 /* A GSO packet is cut to gso_size payload bytes each; its TCP options are not counted. */
@@ -86,47 +89,56 @@ static __always_inline int fits(struct __sk_buff *skb, const struct packet *p)
 	return size <= p->config->inner_mtu;
 }
 
-/* Everything that has a prefix and is no endpoint of this host; what is meant for the host itself goes on. */
-static __always_inline int deliver_to_agent(struct __sk_buff *skb, struct packet *p)
+/* What a container sends to another one, or to where one could be. */
+static __always_inline int check_call_of_container(struct __sk_buff *skb, struct packet *p)
 {
-	const struct prefix *prefix = find_prefix(&p->dst);
-	int verdict;
+	__u32 to = p->endpoint ? p->endpoint->group : group_of(p->prefix, &p->dst);
+	int is_known = p->endpoint || p->prefix->kind == PREFIX_REMOTE;
+	int reason = judge(skb, p, p->port->group, to, is_known);
 
-	p->prefix = prefix;
-	if (!prefix)
-		return GO_ON;
-	if (prefix->kind == PREFIX_CLOSED)
-		return reject(skb, p, REASON_CLOSED);
-	if (prefix->vni ? !may_talk(p->vni, prefix->vni) : prefix->kind != PREFIX_HOST)
-		return reject(skb, p, REASON_ISOLATED);
-	if (prefix->kind == PREFIX_HOST)
-		return GO_ON;
-	if (prefix->kind != PREFIX_REMOTE)
-		return reject(skb, p, REASON_NO_ENDPOINT);
-	if (!fits(skb, p))
-		return reject(skb, p, REASON_TOO_BIG);
-	verdict = send_on_wire(skb, p, prefix);
-	return verdict != GO_ON ? verdict : send_through_device(skb, p, &prefix->agent, p->vni);
+	if (reason || p->endpoint)
+		return reason;
+	if (!is_known)
+		return REASON_NO_ENDPOINT;
+	return fits(skb, p) ? 0 : REASON_TOO_BIG;
 }
 
-/* Outside all networks, or this host: its stack and nftables decide. */
-static __always_inline int leave(struct __sk_buff *skb, struct packet *p)
+/* Whether it may go there. What is for the host itself, or for the outside, its stack and nftables judge as well. */
+static __always_inline int check_reach(struct __sk_buff *skb, struct packet *p)
 {
-	int reason;
+	if (p->port->flags & PORT_HOST)
+		return check_call_of_host(skb, p);
+	if (p->endpoint)
+		return check_call_of_container(skb, p);
+	if (!p->prefix)
+		return check_leaving(skb, p);
+	switch (p->prefix->kind) {
+	case PREFIX_CLOSED:
+		return REASON_CLOSED;
+	case PREFIX_HOST:
+		return p->prefix->vni && p->prefix->vni != p->vni ? REASON_ISOLATED : check_leaving(skb, p);
+	default:
+		return check_call_of_container(skb, p);
+	}
+}
 
-	if (!p->prefix && p->port->flags & PORT_INTERNAL)
-		return reject(skb, p, REASON_INTERNAL);
-	if (!p->prefix && is_link_local(p, &p->dst))
-		return reject(skb, p, REASON_LINK_LOCAL);
-	reason = check_tunnel_port(skb, p);
-	return reason ? reject(skb, p, reason) : send_to_host(skb, p);
+static __always_inline int send_on(struct __sk_buff *skb, struct packet *p)
+{
+	int verdict;
+
+	if (p->endpoint)
+		return deliver(skb, p, p->endpoint);
+	if (!p->prefix || p->prefix->kind != PREFIX_REMOTE)
+		return send_to_host(skb, p);
+	verdict = send_on_wire(skb, p, p->prefix);
+	return verdict != GO_ON ? verdict : send_through_device(skb, p, &p->prefix->agent, p->vni);
 }
 
 SEC("tc")
 int from_container(struct __sk_buff *skb)
 {
 	struct packet p = {};
-	int verdict;
+	int verdict, reason;
 
 	if ((verdict = find_port(skb, &p)) != GO_ON)
 		return verdict;
@@ -136,13 +148,10 @@ int from_container(struct __sk_buff *skb)
 		return verdict;
 	if ((verdict = check_source(skb, &p)) != GO_ON)
 		return verdict;
-	if ((verdict = deliver_here(skb, &p)) != GO_ON)
+	if ((verdict = find_target(skb, &p)) != GO_ON)
 		return verdict;
-	if ((verdict = stop_host(skb, &p)) != GO_ON)
-		return verdict;
-	if ((verdict = deliver_to_agent(skb, &p)) != GO_ON)
-		return verdict;
-	return leave(skb, &p);
+	reason = check_reach(skb, &p);
+	return reason ? reject(skb, &p, reason) : send_on(skb, &p);
 }
 
 /* ---- the receiving side ------------------------------------------------------------------------------------------ */
@@ -163,13 +172,17 @@ int from_underlay(struct __sk_buff *skb)
 	reason = read_frame(skb, &p, sizeof(outer));
 	if (!reason) {
 		p.sport = p.dport = 0;
-		reason = check_arrival(&p, &agent, bpf_ntohl(outer.vni) >> 8);
+		if (p.config->flags & CONFIG_TRACING)
+			find_trace(skb, &p, PROGRAM_UNDERLAY);
+		reason = check_arrival(skb, &p, &agent, bpf_ntohl(outer.vni) >> 8);
 	}
 	/* A packet whose headers were taken off here keeps its marks of a tunnel (skb->encapsulation, gso_type). So the
 	 * device must have what is to be answered, for bpf_skb_change_tail() fails with ENOTSUPP then, and what its
 	 * receiver has to cut (UDP_SEGMENT): it would look for the headers. TCP takes super-packets as they are. */
-	if (reason == REASON_NO_ENDPOINT || (!reason && skb->gso_size && p.proto != IPPROTO_TCP))
+	if (reason == REASON_NO_ENDPOINT || (!reason && skb->gso_size && p.proto != IPPROTO_TCP)) {
+		trace(skb, &p, STAGE_DEVICE, 0);
 		return LEAVE_ALONE;
+	}
 	if (reason)
 		return drop(skb, &p, reason);
 	if ((verdict = take_headers_off(skb, &p, &outer)) != GO_ON)
@@ -177,20 +190,37 @@ int from_underlay(struct __sk_buff *skb)
 	return deliver(skb, &p, p.endpoint);
 }
 
+/* Who sent it, and under which VNI, as the VXLAN device read it. Returns 0 when it cannot tell. */
+static __noinline int read_tunnel(struct __sk_buff *skb, union addr *agent, __u32 *vni)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, 0))
+		map_v4(agent, bpf_htonl(key.remote_ipv4));
+	else if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, BPF_F_TUNINFO_IPV6))
+		__builtin_memcpy(agent, key.remote_ipv6, sizeof(*agent));
+	else
+		return 0;
+	*vni = key.tunnel_id;
+	return 1;
+}
+
 SEC("tc")
 int from_tunnel(struct __sk_buff *skb)
 {
-	struct bpf_tunnel_key key = {};
 	struct packet p = {};
 	union addr agent;
+	__u32 vni;
 	int reason;
 
-	if (!find_config(&p) || bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_BYTES, 0))
+	if (!find_config(&p) || !read_tunnel(skb, &agent, &vni))
 		return drop(skb, &p, REASON_NOT_SET_UP);
-	map_v4(&agent, bpf_htonl(key.remote_ipv4));
 	reason = skb->vlan_present ? REASON_VLAN : read_frame(skb, &p, 0);
-	if (!reason)
-		reason = check_arrival(&p, &agent, key.tunnel_id);
+	if (!reason) {
+		if (p.config->flags & CONFIG_TRACING)
+			find_trace(skb, &p, PROGRAM_TUNNEL);
+		reason = check_arrival(skb, &p, &agent, vni);
+	}
 	if (reason)
 		return reject_arrival(skb, &p, &agent, reason);
 	return deliver(skb, &p, p.endpoint);

@@ -30,8 +30,9 @@ static __noinline int answer_arp(struct __sk_buff *skb, const struct packet *p)
 	if (bpf_skb_load_bytes(skb, L3, &arp, sizeof(arp)) || arp.hardware != ARP_ETHERNET ||
 	    arp.protocol != bpf_htons(ETH_P_IP) || arp.operation != ARP_REQUEST)
 		return drop(skb, p, REASON_NOT_IP);
-	if (*(__u32 *)arp.target == p->port->addr4.words[3])
-		return TC_ACT_SHOT; /* duplicate address detection, or an announcement */
+	/* Duplicate address detection, which has no sender (RFC 5227 2.1.1), or an announcement. */
+	if (!*(__u32 *)arp.sender || *(__u32 *)arp.target == p->port->addr4.words[3])
+		return TC_ACT_SHOT;
 	reply = arp;
 	reply.operation = ARP_REPLY;
 	__builtin_memcpy(reply.sender_mac, p->config->gateway_mac, 6);

@@ -2,7 +2,7 @@
 /* What a program knows of the packet in its hands, and how it is read.
  *
  * Only the fixed headers are read for every packet. Extension headers and ports are read where a decision needs them;
- * no decision between endpoints does.
+ * inside an open network none does.
  */
 #ifndef HEDGEROW_PACKET_H
 #define HEDGEROW_PACKET_H
@@ -21,6 +21,7 @@
 /* What a step returns when the next one shall decide. No verdict of tc has this number. */
 #define GO_ON (-2)
 
+#define SECOND_NS 1000000000ULL
 #define L3 ETH_HLEN
 #define PREFIX_BITS (8 * sizeof(union addr))
 #define MAX_EXTENSIONS 4          /* IPv6 extension headers, where a port must be found behind them */
@@ -29,6 +30,12 @@
 
 enum fragment { NO_FRAGMENT, FIRST_FRAGMENT, LATER_FRAGMENT };
 
+/* Types of ICMP and ICMPv6. */
+#define ECHO_REPLY 0
+#define ECHO 8
+#define ECHO6 128
+#define ECHO_REPLY6 129
+
 struct packet {
 	const struct config *config;
 	const struct port *port;          /* who sent it, on this host */
@@ -36,12 +43,18 @@ struct packet {
 	const struct prefix *prefix;      /* else: where its destination lies */
 	union addr src, dst;
 	__u32 vni;                        /* of the sender's network */
+	__u32 rule;                       /* that had let a flow begin which is cut now */
+	__u32 trace;                      /* its number, where the packet's flow is traced */
+	__be32 fragment_id;
 	__u16 l4;                         /* offset of the transport header */
 	__u8 mac[6] __attribute__((aligned(4))); /* source */
 	__be16 sport, dport;
 	__u8 proto;
 	__u8 is6;
+	__u8 is_own_source;               /* of hr-peer's: certainly the host's own */
 	__u8 fragment;
+	__u8 said;                        /* TCP: its flags; ICMP: its type */
+	__u8 program;                     /* for traces */
 };
 
 static __always_inline void map_v4(union addr *addr, __be32 v4)
@@ -95,8 +108,10 @@ static __always_inline int read_ipv4(struct packet *p, const struct iphdr *ip, _
 	map_v4(&p->dst, ip->daddr);
 	p->proto = ip->protocol;
 	p->l4 = at + L3 + ip->ihl * 4;
-	if (offset)
+	if (offset) {
 		p->fragment = offset & IPV4_OFFSET ? LATER_FRAGMENT : FIRST_FRAGMENT;
+		p->fragment_id = ip->id;
+	}
 	return 0;
 }
 
@@ -154,53 +169,125 @@ static __always_inline int read_frame(struct __sk_buff *skb, struct packet *p, c
 	return REASON_NOT_IP;
 }
 
-/* IPv6 only: steps over extension headers to the transport header. Returns 0 or a reason. */
-static __noinline int skip_extensions(struct __sk_buff *skb, struct packet *p)
+/* What follows is asked of two functions that stand for themselves (global ones): the verifier looks into them once,
+ * not at every call with whatever is known there, and takes their answer for any number. So all of it must fit in one.
+ */
+union transport {
+	__u64 all;
+	struct {
+		__u16 at;         /* 0: there is none that can be read */
+		__u8 proto;
+		__u8 fragment;
+		__be32 id;
+	};
+};
+
+union ports {
+	__u64 all;
+	struct {
+		__be16 sport, dport;
+		__u8 said;
+		__u8 readable;
+	};
+};
+
+static __always_inline int is_extension(__u8 proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS ||
+	       proto == IPPROTO_FRAGMENT;
+}
+
+/* IPv6: steps over extension headers to the transport header. What stands behind a later fragment's is anything. */
+__noinline __u64 find_transport(struct __sk_buff *skb, __u32 at, __u32 proto)
 {
 	struct { __u8 next, len; __be16 offset; __be32 id; } ext;
+	union transport found = { .proto = proto };
 
 #pragma unroll
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		switch (p->proto) {
-		case IPPROTO_HOPOPTS:
-		case IPPROTO_ROUTING:
-		case IPPROTO_DSTOPTS:
-			if (bpf_skb_load_bytes(skb, p->l4, &ext, sizeof(ext)))
-				return REASON_MALFORMED;
-			p->l4 += (ext.len + 1) * 8;
+		if (!is_extension(found.proto) || found.fragment == LATER_FRAGMENT)
 			break;
-		case IPPROTO_FRAGMENT:
-			if (bpf_skb_load_bytes(skb, p->l4, &ext, sizeof(ext)))
-				return REASON_MALFORMED;
-			p->fragment = ext.offset & bpf_htons(0xfff8) ? LATER_FRAGMENT : FIRST_FRAGMENT;
-			p->l4 += 8;
-			break;
-		default:
+		if (bpf_skb_load_bytes(skb, at, &ext, sizeof(ext)))
 			return 0;
+		if (found.proto == IPPROTO_FRAGMENT) {
+			found.fragment = ext.offset & bpf_htons(0xfff8) ? LATER_FRAGMENT : FIRST_FRAGMENT;
+			found.id = ext.id;
+			at += 8;
+		} else {
+			at += (ext.len + 1) * 8;
 		}
-		p->proto = ext.next;
+		found.proto = ext.next;
 	}
-	return p->proto == IPPROTO_HOPOPTS || p->proto == IPPROTO_ROUTING || p->proto == IPPROTO_DSTOPTS ||
-	       p->proto == IPPROTO_FRAGMENT ? REASON_MALFORMED : 0;
+	if (is_extension(found.proto) && found.fragment != LATER_FRAGMENT)
+		return 0;
+	found.at = at;
+	return found.all;
 }
 
-/* Finds protocol and ports of TCP and UDP; a later fragment has none. Returns 0 or a reason. */
+/* Of TCP ports and flags, of UDP ports, of ICMP type and an echo's identifier; of all else nothing. */
+__noinline __u64 read_transport(struct __sk_buff *skb, __u32 at, __u32 proto)
+{
+	union ports found = { .readable = 1 };
+	__u8 head[14] = {};
+
+	if (proto == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(skb, at, head, 14))
+			return 0;
+		found.said = head[13];
+	} else if (proto == IPPROTO_UDP) {
+		if (bpf_skb_load_bytes(skb, at, head, 4))
+			return 0;
+	} else if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6) {
+		if (bpf_skb_load_bytes(skb, at, head, 8))
+			return 0;
+		found.said = head[0];
+		if (proto == IPPROTO_ICMP ? head[0] == ECHO || head[0] == ECHO_REPLY :
+					    head[0] == ECHO6 || head[0] == ECHO_REPLY6)
+			found.sport = found.dport = *(__be16 *)(head + 4);
+		return found.all;
+	} else {
+		return found.all;
+	}
+	found.sport = *(__be16 *)head;
+	found.dport = *(__be16 *)(head + 2);
+	return found.all;
+}
+
+/* Extension headers may hide the transport header: finds it, where that was not done yet. Returns 0 or a reason. */
+static __always_inline int skip_extensions(struct __sk_buff *skb, struct packet *p)
+{
+	union transport found;
+
+	if (!p->is6 || p->fragment == LATER_FRAGMENT)
+		return 0;
+	found.all = find_transport(skb, p->l4, p->proto);
+	if (!found.at)
+		return REASON_MALFORMED;
+	p->l4 = found.at;
+	p->proto = found.proto;
+	if (found.fragment) {
+		p->fragment = found.fragment;
+		p->fragment_id = found.id;
+	}
+	return 0;
+}
+
+/* Finds protocol, ports and what the packet says of itself; a later fragment tells only the first. Returns 0 or a
+ * reason.
+ */
 static __noinline int read_ports(struct __sk_buff *skb, struct packet *p)
 {
-	__be16 ports[2];
-	int reason;
+	union ports found;
+	int reason = skip_extensions(skb, p);
 
-	if (p->is6) {
-		reason = skip_extensions(skb, p);
-		if (reason)
-			return reason;
-	}
-	if ((p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP) || p->fragment == LATER_FRAGMENT)
-		return 0;
-	if (bpf_skb_load_bytes(skb, p->l4, ports, sizeof(ports)))
+	if (reason || p->fragment == LATER_FRAGMENT)
+		return reason;
+	found.all = read_transport(skb, p->l4, p->proto);
+	if (!found.readable)
 		return REASON_MALFORMED;
-	p->sport = ports[0];
-	p->dport = ports[1];
+	p->sport = found.sport;
+	p->dport = found.dport;
+	p->said = found.said;
 	return 0;
 }
 

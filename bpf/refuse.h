@@ -20,11 +20,9 @@ struct icmphdr {
 	__be16 unused, mtu;
 };
 #define ICMP_DEST_UNREACH 3
-#define ICMP_ECHO 8
 #define ICMP_HOST_UNREACH 1
 #define ICMP_FRAG_NEEDED 4
 #define ICMP_PKT_FILTERED 13
-#define ICMPV6_ERRORS 128         /* types below are errors */
 
 #define QUOTE_MAX 60
 /* Answers to one asker's refused packets. */
@@ -53,6 +51,14 @@ static __noinline int may_answer(struct __sk_buff *skb, const struct packet *p)
 	return 1;
 }
 
+/* The refused packet as far as its answer must know it. */
+struct asked {
+	union addr src, dst;
+	__u16 l4;
+	__u8 proto;
+	__u8 is6;
+};
+
 static __always_inline __u8 icmp_code(__u32 reason)
 {
 	return reason == REASON_TOO_BIG	    ? ICMP_FRAG_NEEDED :
@@ -66,8 +72,8 @@ static __always_inline __u8 icmp6_code(__u32 reason)
 }
 
 /* The two below finish what `answer_with_icmp` began: `length` bytes of the packet are left, and in `quote`. */
-static __always_inline int put_icmp(struct __sk_buff *skb, const struct packet *p, __u32 reason, const __u8 *quote,
-				    __u32 length)
+static __always_inline int put_icmp(struct __sk_buff *skb, const struct asked *p, __u32 reason, __u32 mtu,
+				    const __u8 *quote, __u32 length)
 {
 	struct { struct iphdr ip; struct icmphdr icmp; } out = {};
 	__u32 sum;
@@ -85,15 +91,15 @@ static __always_inline int put_icmp(struct __sk_buff *skb, const struct packet *
 	out.icmp.type = ICMP_DEST_UNREACH;
 	out.icmp.code = icmp_code(reason);
 	if (reason == REASON_TOO_BIG)
-		out.icmp.mtu = bpf_htons(p->config->inner_mtu);
+		out.icmp.mtu = bpf_htons(mtu);
 	sum = bpf_csum_diff(0, 0, (void *)quote, QUOTE_MAX, 0);
 	sum = bpf_csum_diff(0, 0, (void *)&out.icmp, sizeof(out.icmp), sum);
 	out.icmp.checksum = fold(sum);
 	return bpf_skb_store_bytes(skb, L3, &out, sizeof(out), 0);
 }
 
-static __always_inline int put_icmp6(struct __sk_buff *skb, const struct packet *p, __u32 reason, const __u8 *quote,
-				     __u32 length)
+static __always_inline int put_icmp6(struct __sk_buff *skb, const struct asked *p, __u32 reason, __u32 mtu,
+				     const __u8 *quote, __u32 length)
 {
 	struct { struct ipv6hdr ip; struct icmp6hdr icmp; } out = {};
 	struct { union addr src, dst; __be32 length, next; } pseudo = { .src = p->dst, .dst = p->src };
@@ -110,7 +116,7 @@ static __always_inline int put_icmp6(struct __sk_buff *skb, const struct packet 
 	out.icmp.icmp6_type = reason == REASON_TOO_BIG ? ICMPV6_PKT_TOOBIG : ICMPV6_DEST_UNREACH;
 	out.icmp.icmp6_code = icmp6_code(reason);
 	if (reason == REASON_TOO_BIG)
-		out.icmp.icmp6_mtu = bpf_htonl(p->config->inner_mtu);
+		out.icmp.icmp6_mtu = bpf_htonl(mtu);
 	pseudo.length = bpf_htonl(sizeof(out.icmp) + length);
 	pseudo.next = bpf_htonl(IPPROTO_ICMPV6);
 	sum = bpf_csum_diff(0, 0, (void *)quote, QUOTE_MAX, 0);
@@ -121,22 +127,20 @@ static __always_inline int put_icmp6(struct __sk_buff *skb, const struct packet 
 }
 
 /* Turns the packet into the ICMP error that answers it (RFC 792, RFC 1812 5.2.7.1, RFC 4443). Returns 0 when it now is
- * one. No errors about errors (RFC 1122 3.2.2), later fragments or IPv4 options.
+ * one. No errors about errors (RFC 1122 3.2.2) or IPv4 options.
  */
-static __noinline int answer_with_icmp(struct __sk_buff *skb, const struct packet *p, __u32 reason)
+static __noinline int answer_with_icmp(struct __sk_buff *skb, const struct asked *p, __u32 reason, __u32 mtu)
 {
 	__u8 quote[QUOTE_MAX] = {};
 	__u32 header = p->is6 ? 40 : 20, length;
 	__u8 type;
 
-	if (p->fragment == LATER_FRAGMENT)
-		return -1;
 	if (!p->is6 && p->l4 != L3 + 20)
 		return -1;
 	if (p->proto == IPPROTO_ICMP || p->proto == IPPROTO_ICMPV6) {
 		if (bpf_skb_load_bytes(skb, p->l4, &type, 1))
 			return -1;
-		if (p->is6 ? type < ICMPV6_ERRORS : type != ICMP_ECHO)
+		if (p->is6 ? type < ICMPV6_ERRORS : type != ECHO)
 			return -1;
 	}
 	/* A TCP packet of a local container still has its checksum to be computed (CHECKSUM_PARTIAL), and
@@ -146,10 +150,10 @@ static __noinline int answer_with_icmp(struct __sk_buff *skb, const struct packe
 		return -1;
 	if (bpf_skb_change_tail(skb, L3 + length, 0))
 		return -1;
-	return p->is6 ? put_icmp6(skb, p, reason, quote, length) : put_icmp(skb, p, reason, quote, length);
+	return p->is6 ? put_icmp6(skb, p, reason, mtu, quote, length) : put_icmp(skb, p, reason, mtu, quote, length);
 }
 
-static __always_inline int swap_addresses(struct __sk_buff *skb, const struct packet *p, __u32 payload)
+static __always_inline int swap_addresses(struct __sk_buff *skb, const struct asked *p, __u32 payload)
 {
 	if (p->is6) {
 		__be16 length = bpf_htons(payload);
@@ -158,8 +162,12 @@ static __always_inline int swap_addresses(struct __sk_buff *skb, const struct pa
 		       bpf_skb_store_bytes(skb, L3 + 8, &p->dst, 16, 0) ||
 		       bpf_skb_store_bytes(skb, L3 + 24, &p->src, 16, 0);
 	}
-	struct iphdr ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_TCP };
+	struct iphdr ip = {};
 
+	ip.version = 4;
+	ip.ihl = 5;
+	ip.ttl = 64;
+	ip.protocol = IPPROTO_TCP;
 	ip.tot_len = bpf_htons(sizeof(ip) + payload);
 	ip.frag_off = bpf_htons(0x4000);
 	ip.saddr = p->dst.words[3];
@@ -173,14 +181,14 @@ static __always_inline int swap_addresses(struct __sk_buff *skb, const struct pa
  * An ICMP error would not do: on one host it comes back while connect() still holds the socket (LockDroppedIcmps), and
  * over IPv6 Linux then tries again after a second. A reset waits in the socket's backlog.
  */
-static __noinline int answer_with_reset(struct __sk_buff *skb, const struct packet *p)
+static __noinline int answer_with_reset(struct __sk_buff *skb, const struct asked *p)
 {
 	__u32 header = p->is6 ? 40 : 20, length, words;
 	struct { struct tcphdr tcp; __u8 options[64]; } old = {};
 	struct tcphdr new = {};
 	__s64 diff;
 
-	if (p->proto != IPPROTO_TCP || p->fragment || p->l4 != L3 + header)
+	if (p->proto != IPPROTO_TCP || p->l4 != L3 + header)
 		return -1;
 	if (bpf_skb_load_bytes(skb, p->l4, &old.tcp, sizeof(old.tcp)))
 		return -1;
@@ -213,10 +221,37 @@ static __noinline int answer_with_reset(struct __sk_buff *skb, const struct pack
 				   BPF_F_PSEUDO_HDR | 2);
 }
 
-/* Returns 0 when the packet has become the answer to itself. */
+/* Stands for itself, like find_transport: `transport` is the union of that name. Returns 0 when the packet has become
+ * the answer to itself.
+ */
+__noinline int put_answer(struct __sk_buff *skb, __u64 transport, __u32 reason, __u32 mtu)
+{
+	union transport at = { .all = transport };
+	struct asked p = { .l4 = at.at, .proto = at.proto, .is6 = skb->protocol == bpf_htons(ETH_P_IPV6) };
+	__be32 v4[2];
+
+	if (p.is6) {
+		if (bpf_skb_load_bytes(skb, L3 + offsetof(struct ipv6hdr, saddr), &p, 2 * sizeof(union addr)))
+			return -1;
+	} else {
+		if (bpf_skb_load_bytes(skb, L3 + offsetof(struct iphdr, saddr), v4, sizeof(v4)))
+			return -1;
+		map_v4(&p.src, v4[0]);
+		map_v4(&p.dst, v4[1]);
+	}
+	if (!at.fragment && !answer_with_reset(skb, &p))
+		return 0;
+	return answer_with_icmp(skb, &p, reason, mtu);
+}
+
+/* Returns 0 when the packet has become the answer to itself. A later fragment has none. */
 static __always_inline int answer(struct __sk_buff *skb, const struct packet *p, __u32 reason)
 {
-	return !may_answer(skb, p) || (answer_with_reset(skb, p) && answer_with_icmp(skb, p, reason));
+	union transport at = { .at = p->l4, .proto = p->proto, .fragment = p->fragment };
+
+	if (p->fragment == LATER_FRAGMENT || !may_answer(skb, p))
+		return -1;
+	return put_answer(skb, at.all, reason, p->config->inner_mtu);
 }
 
 /* Refuses what a container or the host sent: counted, and answered. The ports are for whoever reads the event. */
@@ -224,7 +259,10 @@ static __noinline int reject(struct __sk_buff *skb, struct packet *p, __u32 reas
 {
 	read_ports(skb, p);
 	drop(skb, p, reason);
-	return answer(skb, p, reason) ? TC_ACT_SHOT : bounce(skb, p);
+	if (answer(skb, p, reason))
+		return TC_ACT_SHOT;
+	trace(skb, p, STAGE_ANSWERED, reason);
+	return bounce(skb, p);
 }
 
 /* Refuses what came out of a tunnel. Only an address that nobody has is worth an answer: walls are kept, and answered,
@@ -238,7 +276,7 @@ static __noinline int reject_arrival(struct __sk_buff *skb, struct packet *p, co
 	if (reason != REASON_NO_ENDPOINT)
 		return TC_ACT_SHOT;
 	asked = find_prefix(&p->dst);
-	if (!asked || asked->kind != PREFIX_LOCAL || !may_talk(p->vni, asked->vni) || answer(skb, p, reason))
+	if (!asked || asked->kind != PREFIX_LOCAL || answer(skb, p, reason))
 		return TC_ACT_SHOT;
 	return send_through_device(skb, p, agent, asked->vni);
 }

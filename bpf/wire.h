@@ -10,6 +10,7 @@
 
 #include "deliver.h"
 #include "guard.h"
+#include "host.h"
 
 #include <linux/udp.h>
 
@@ -25,8 +26,6 @@ struct tunnel_headers {
 	struct ethhdr inner;
 } __attribute__((packed));
 _Static_assert(sizeof(struct tunnel_headers) == TEMPLATE_BYTES, "the template is the tunnel's headers");
-
-#define AF_INET 2                 /* <sys/socket.h> is the C library's */
 
 /* newer than Debian 12's headers */
 #define DECAP_L3_IPV6 (1 << 8)
@@ -51,6 +50,8 @@ static __noinline int send_on_wire(struct __sk_buff *skb, const struct packet *p
 	if (!(p->config->flags & CONFIG_FAST))
 		return GO_ON;
 	__builtin_memcpy(&out, remote->template, sizeof(out));
+	if (!out.udp.dest)
+		return GO_ON; /* an agent over IPv6 has no template */
 	/* Not the gateway's MAC: a VXLAN device drops, uncounted, what seems to come from itself. */
 	__builtin_memcpy(out.inner.h_source, p->port->mac, ETH_ALEN);
 	out.inner.h_proto = skb->protocol;
@@ -65,6 +66,7 @@ static __noinline int send_on_wire(struct __sk_buff *skb, const struct packet *p
 	out.vni = bpf_htonl(p->vni << 8);
 	if (bpf_skb_store_bytes(skb, L3, &out, sizeof(out), 0))
 		return drop(skb, p, REASON_HELPER);
+	trace(skb, p, STAGE_WIRE, 0);
 	/* A routing look-up is one round trip in twenty. */
 	if (!next.ipv4_nh)
 		return bpf_redirect_neigh(p->config->underlay_ifindex, 0, 0, 0);
@@ -95,14 +97,35 @@ static __always_inline __u32 read_outer(struct __sk_buff *skb, const struct pack
 	return outer->udp.dest == p->config->tunnel_port ? length : 0;
 }
 
+/* Tunnels over IPv6 are the device's; only what an agent sends to this host goes on to it. */
+static __always_inline int check_tunnel6(struct __sk_buff *skb, struct packet *p)
+{
+	struct { struct ipv6hdr ip; struct udphdr udp; } outer;
+
+	if (bpf_skb_load_bytes(skb, L3, &outer, sizeof(outer)) || outer.ip.nexthdr != IPPROTO_UDP ||
+	    outer.udp.dest != p->config->tunnel_port)
+		return LEAVE_ALONE;
+	__builtin_memcpy(&p->src, &outer.ip.saddr, sizeof(union addr));
+	__builtin_memcpy(&p->dst, &outer.ip.daddr, sizeof(union addr));
+	p->proto = IPPROTO_UDP;
+	p->sport = outer.udp.source;
+	p->dport = outer.udp.dest;
+	if (!same(&p->dst, &p->config->underlay))
+		return drop(skb, p, REASON_FOREIGN_TUNNEL);
+	return is_agent(&p->src) ? LEAVE_ALONE : drop(skb, p, REASON_UNKNOWN_AGENT);
+}
+
 /* Looks at what came in on the underlay's link. Returns GO_ON with `outer` filled in when it is a tunnel packet to this
  * host in the form that agents send: who sent it is for check_arrival to judge. Else a verdict: what is none goes to
  * the host's stack, what no agent sends is dropped before the VXLAN device sees it.
  */
 static __always_inline int find_tunnel(struct __sk_buff *skb, struct packet *p, struct tunnel_headers *outer)
 {
-	__u32 length = read_outer(skb, p, outer);
+	__u32 length;
 
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return check_tunnel6(skb, p);
+	length = read_outer(skb, p, outer);
 	if (!length)
 		return LEAVE_ALONE;
 	map_v4(&p->src, outer->ip.saddr);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from hedgerow.kernel.maps import GATEWAY_MAC, IPAddress
 
@@ -60,11 +61,35 @@ def udp(source: IPAddress, to: IPAddress, port: int, payload: bytes = MARK, *, s
     return head[:6] + struct.pack("!H", total or 0xFFFF) + payload
 
 
-def tcp(source: IPAddress, to: IPAddress, port: int, *, sequence: int = 999, options: bytes = b"") -> bytes:
-    """A SYN from port 4321."""
-    head = struct.pack("!HHIIBBHHH", 4321, port, sequence, 0, (20 + len(options)) // 4 << 4, 2, 1000, 0, 0) + options
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+
+
+def tcp(source: IPAddress, to: IPAddress, port: int, *, flags: int = SYN, sequence: int = 999,
+        options: bytes = b"", sport: int = 4321) -> bytes:  # fmt: skip
+    """Without data."""
+    words = (20 + len(options)) // 4
+    head = struct.pack("!HHIIBBHHH", sport, port, sequence, 0, words << 4, flags, 1000, 0, 0) + options
     total = checksum(pseudo_header(source, to, TCP, len(head)) + head)
     return head[:16] + struct.pack("!H", total) + head[18:]
+
+
+def segment(source: Any, to: Any, sport: int, port: int, *, flags: int, version: int = 4) -> bytes:
+    """A frame of TCP between two endpoints, with MARK for its data."""
+    mine, theirs = source.of(version), to.of(version)
+    head = struct.pack("!HHIIBBHHH", sport, port, 1000, 1, 0x50, flags, 1000, 0, 0)
+    total = checksum(pseudo_header(mine, theirs, TCP, len(head) + len(MARK)) + head + MARK)
+    return frame(source.mac, ip(mine, theirs, TCP, head[:16] + struct.pack("!H", total) + head[18:] + MARK))
+
+
+def icmp(kind: int, code: int, body: bytes = MARK, *, number: int = 0) -> bytes:
+    """Of IPv4. An error's body is the packet that it is about; an echo has a number."""
+    head = struct.pack("!BBHHH", kind, code, 0, number, 0) + body + MARK
+    return head[:2] + struct.pack("!H", checksum(head)) + head[4:]
+
+
+def sctp(sport: int, port: int) -> bytes:
+    """The common header and an INIT chunk (RFC 9260, 3), its checksum left out."""
+    return struct.pack("!HHII", sport, port, 0, 0) + struct.pack("!BBHIIHHI", 1, 0, 20, 1, 1500, 1, 1, 1) + MARK
 
 
 def echo_request(source: IPAddress, to: IPAddress) -> bytes:

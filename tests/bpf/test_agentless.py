@@ -16,7 +16,8 @@ from bpf.world import DEV, World, run
 from bpf import packets
 from hedgerow.errors import HedgerowError, NotFound
 from hedgerow.kernel import bpf, netns
-from hedgerow.kernel.maps import AllowKey, EndpointRow, Maps, PrefixKind, Reason
+from hedgerow.kernel.flows import ALLOW_BOTH, AllowKey
+from hedgerow.kernel.maps import EndpointRow, Maps, PrefixKind, Reason
 
 
 def flood(world: World, during: Callable[[], None]) -> tuple[int, int]:
@@ -138,7 +139,7 @@ def test_a_detached_endpoint_hears_nothing_more(world: World) -> None:
 def test_many_rows_are_written_and_read_in_batches(world: World) -> None:
     maps = world.three.maps
     keys = [AllowKey(5000 + number // 128, 9000 + number % 128) for number in range(6000)]
-    maps.allowed.put_many(dict.fromkeys(keys, 1))
+    maps.allowed.put_many(dict.fromkeys(keys, ALLOW_BOTH))
     try:
         assert {key for key, _ in maps.allowed.items()} >= set(keys)
     finally:
@@ -149,7 +150,7 @@ def test_many_rows_are_written_and_read_in_batches(world: World) -> None:
 
 def test_a_full_map_says_so(world: World) -> None:
     with pytest.raises(OSError, match="map"):
-        world.three.maps.agents.raw.put_many({number.to_bytes(16): bytes(4) for number in range(20_000)})
+        world.three.maps.agents.raw.put_many({number.to_bytes(16): bytes(4) for number in range(70_000)})
     for key in list(world.three.maps.agents.raw.all_keys()):
         if key < bytes(10) + b"\xff\xff":
             world.three.maps.agents.raw.delete(key)

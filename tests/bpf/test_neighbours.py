@@ -179,6 +179,9 @@ SILENT: dict[str, Frame] = {
     "ARP answer": lambda w, e: arp(REPLY, (e.mac, e.address), (w.b.mac, w.b.address), w.b.mac),
     "announcement of the own address": lambda w, e: announcement(lambda w: e.address, REQUEST)(w, e),
     "is the own address free?": lambda w, e: arp(REQUEST, (e.mac, IPv4Address(0)), (NO_MAC, e.address), ALL_MACS),
+    "is a link-local address free?": lambda w, e: arp(
+        REQUEST, (e.mac, IPv4Address(0)), (NO_MAC, IPv4Address("169.254.7.7")), ALL_MACS
+    ),
     "is the own IPv6 address free?": lambda w, e: solicitation(e, e.address6, IPv6Address(0)),
     "router solicitation": lambda w, e: icmp6(e.mac, ROGUE, ALL_ROUTERS, ROUTER_SOLICITATION, bytes(4), to=ALL_MACS),
     "router advertisement": lambda w, e: router_advertisement(e.mac, ROGUE, ALL_NODES, ALL_MACS),

@@ -15,7 +15,8 @@ from bpf.world import DEV, LONE, OUTSIDE, PROD, World
 
 from bpf import packets
 from hedgerow.kernel import bpf
-from hedgerow.kernel.maps import DropEvent, Port, PortFlag, Reason
+from hedgerow.kernel.events import DropEvent
+from hedgerow.kernel.maps import Port, PortFlag, Reason
 
 families = pytest.mark.parametrize("version", [4, 6])
 
@@ -193,4 +194,24 @@ def test_a_link_without_a_record_lets_nothing_through(world: World) -> None:
     heard = listening(world.b.container)
     with counted(world.one, 0, Reason.NOT_SET_UP):
         inject(endpoint.container, packets.ping(endpoint.mac, endpoint.address, world.b.address))
+    assert not heard()
+
+
+def test_what_a_kernel_says_of_its_own_link_is_dropped_and_not_counted(world: World) -> None:
+    """Group reports and the question for routers; a report to a wider group is no link's matter."""
+
+    def said(kind: int, to: str, behind: bytes = b"") -> bytes:
+        body = bytes([kind, 0, 0, 0]) + bytes(20) + packets.MARK
+        first = 0 if behind else packets.ICMP6
+        packet = packets.ipv6(ip_address("fe80::7"), ip_address(to), first, behind + body, hops=1)
+        return packets.frame(world.a.mac, packet)
+
+    alert = packets.extension(packets.ICMP6)
+    heard, before = listening(world.b.container), world.one.packets(DEV.vni, Reason.MULTICAST)
+    for kind in (131, 132, 143):
+        inject(world.a.container, said(kind, "ff02::16", alert), said(kind, "ff02::16"))
+    inject(world.a.container, said(133, "ff02::2"))
+    with counted(world.one, DEV.vni, Reason.MULTICAST, packets=2):
+        inject(world.a.container, said(143, "ff0e::16", alert), said(134, "ff02::1"))
+    assert world.one.packets(DEV.vni, Reason.MULTICAST) == before + 2
     assert not heard()

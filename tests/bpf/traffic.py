@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bpf.packets import MARK, TCP, UDP
-from bpf.world import Host, run, slowness
+from bpf.world import JUDGED_MARK, Host, run, slowness
 
 from hedgerow.kernel import netns
 from hedgerow.kernel.maps import IPAddress, Reason
@@ -44,12 +44,12 @@ def soon(action: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def server(where: Path, port: int, kind: int = TCP, version: int = 4) -> Iterator[None]:
-    """Echoes what it gets, until the block ends."""
+def server(where: Path, port: int, kind: int = TCP, version: int = 4, *, at: str = "") -> Iterator[None]:
+    """Echoes what it gets, until the block ends. UDP answers with the address it was asked at only when bound to it."""
     stream = socket.SOCK_STREAM if kind == TCP else socket.SOCK_DGRAM
     listener = netns.open_socket(where, socket.AF_INET if version == 4 else socket.AF_INET6, stream)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("", port))
+    listener.bind((at, port))
     if kind == TCP:
         listener.listen(64)
     stop_reading, stop = os.pipe()
@@ -82,10 +82,10 @@ def server(where: Path, port: int, kind: int = TCP, version: int = 4) -> Iterato
         os.close(stop_reading)
 
 
-def dial(where: Path, to: IPAddress, port: int, kind: int = TCP) -> socket.socket:
+def dial(where: Path, to: IPAddress, port: int, kind: int = TCP, *, timeout_s: float = 3 * SLOWNESS) -> socket.socket:
     stream = socket.SOCK_STREAM if kind == TCP else socket.SOCK_DGRAM
     client = netns.open_socket(where, socket.AF_INET6 if to.version == 6 else socket.AF_INET, stream)
-    client.settimeout(3 * SLOWNESS)
+    client.settimeout(timeout_s)
     try:
         client.connect((str(to), port))
     except OSError:
@@ -176,6 +176,8 @@ def raw_socket(where: Path, interface: str, protocol: int) -> socket.socket:
         _raw[key] = netns.open_socket(where, socket.AF_PACKET, socket.SOCK_RAW, 0)
         _raw[key].bind((interface, protocol))
         _raw[key].setblocking(False)
+        if interface == "hr-host":  # as if its host's firewall had seen it
+            _raw[key].setsockopt(socket.SOL_SOCKET, socket.SO_MARK, JUDGED_MARK)
     return _raw[key]
 
 

@@ -22,11 +22,11 @@ from pyroute2 import IPRoute
 from pyroute2 import netns as namespaces
 
 from hedgerow.kernel import bpf, netns
+from hedgerow.kernel.flows import ALLOW_BOTH, AllowKey
 from hedgerow.kernel.maps import (
     GATEWAY_MAC,
     TUNNEL_OVERHEAD_BYTES,
     AgentRow,
-    AllowKey,
     ConfigFlag,
     EndpointRow,
     HostConfig,
@@ -44,6 +44,7 @@ from hedgerow.model.endpoint import LINK_MARK, mac_of
 from hedgerow.model.network import DNS_ADDRESS, GATEWAYS
 
 TUNNEL_PORT = 64000
+JUDGED_MARK = 0x00480000
 UNDERLAY_MTU = 1500
 VTEPS, VTEPS6 = IPv4Network("44.128.0.0/20"), IPv6Network("fd01:a::/64")
 NEXT_HOP = "169.254.0.1"
@@ -168,6 +169,7 @@ class Host:
             self.maps = Maps.open(self.object)
             self.ip = IPRoute()
         self._make_devices()
+        self.judge()
         self._write_maps()
         self.attach_programs()
 
@@ -194,11 +196,18 @@ class Host:
             self.ip.route("add", dst=str(network.subnet6), gateway=str(GATEWAY6), oif=link, family=socket.AF_INET6,
                           prefsrc=str(self.vtep6))  # fmt: skip
 
+    def judge(self) -> None:
+        """What an agent's firewall does: marks what the host's stack may send to a container. Here that is all."""
+        chain = "chain {0} {{ type filter hook {0} priority 0; oifname hr-host meta mark set mark or 0x480000; }};"
+        rules = " ".join(chain.format(hook) for hook in ("output", "forward"))
+        run("ip", "netns", "exec", self.name, "nft", f"table inet judge {{ {rules} }}")
+
     def _write_maps(self) -> None:
         self.maps.host.put(0, HostConfig(
             tunnel_ifindex=self.index["hedge0"],
             underlay_ifindex=self.index["eth0"],
             peer_ifindex=self.index["hr-peer"],
+            host_ifindex=self.index["hr-host"],
             underlay=self.underlay,
             inner_mtu_bytes=self.mtu,
             tunnel_port=TUNNEL_PORT,
@@ -290,7 +299,7 @@ class World:
         self._names: list[str] = []
         self._spare = iter(range(100, 250))
         self._undo = contextlib.ExitStack()
-        self.hosts = [Host(number, self.mark, self.bpffs / f"h{number}", fast) for number in range(1, hosts + 1)]
+        self.hosts = [Host(number, self.mark, self.bpffs / f"h{number}" / "v1", fast) for number in range(1, hosts + 1)]
 
     def __enter__(self) -> World:
         with contextlib.ExitStack() as undo:
@@ -372,7 +381,7 @@ class World:
     def allowed(self, one: Network, other: Network) -> Iterator[None]:
         pairs = [AllowKey(one.vni, other.vni), AllowKey(other.vni, one.vni)]
         for host in self.hosts:
-            host.maps.allowed.put_many(dict.fromkeys(pairs, 1))
+            host.maps.allowed.put_many(dict.fromkeys(pairs, ALLOW_BOTH))
         try:
             yield
         finally:

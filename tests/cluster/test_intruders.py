@@ -126,6 +126,19 @@ def test_a_frame_of_a_real_neighbour_arrives(lab: RunningLab, victim: Victim, ea
         wait_for("the datagram", ear.heard)
 
 
+def test_a_forged_outer_source_on_the_same_wire_is_believed(
+    lab: RunningLab, victim: Victim, ear: Ear, proof: Proof
+) -> None:
+    """S2, the limit: nothing in the frame tells it from the agent's. Only encryption will."""
+    proof.count("S2", small=2, full=2)
+    source = (mac_on(lab, "n2", "eth0"), underlay(lab, "n2"))
+    inner = (blocks(lab, "n2")["dev"], victim.address)
+    for frame in by_both_ways([tunnelled(lab, source, "n1", underlay(lab, "n1"), vnis(lab)["dev"], inner)]):
+        with wire(lab, "lan", "underlay") as raw:
+            raw.send(frame)
+        wait_for("the datagram", ear.heard)
+
+
 def test_lan_is_no_agent_and_delivers_nothing(lab: RunningLab, victim: Victim, ear: Ear, proof: Proof) -> None:
     """S1: valid inner frames for every VNI, from an address that is no agent's."""
     tries = proof.count("S1", small=300, full=1000)

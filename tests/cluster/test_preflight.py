@@ -131,6 +131,7 @@ def test_root_of_a_container_without_privileges_is_given_the_docker_line_and_the
         ("word=masq", "CONFIG_NFT_MASQ"),
         ("word=notrack", "CONFIG_NFT_CT"),
         ("word=reject", "CONFIG_NFT_REJECT_INET"),
+        ("word=fib", "CONFIG_NFT_FIB_INET"),
         ("word=addrtype", "CONFIG_NETFILTER_XT_MATCH_ADDRTYPE"),
         ("word=MASQUERADE", "CONFIG_NETFILTER_XT_TARGET_MASQUERADE"),
         ("map=11", "version 4.11"),

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,43 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from hedgerow.addressing.pool import Pool
+from hedgerow.agent.passes import Passes
 from hedgerow.errors import Conflict, HedgerowError, NotFound, Refused
 from hedgerow.model.agent import AgentId
-from hedgerow.model.endpoint import Endpoint, EndpointKey, mac_of
+from hedgerow.model.app import AppId, Engine, Instance, InstanceId, Launch
+from hedgerow.model.endpoint import Address, Endpoint, EndpointKey, mac_of, of_each_family
 from hedgerow.model.network import ClusterSpec, Network, NetworkId, NetworkName, NetworkSpec, Vni, VtepSpec
+from hedgerow.model.published import PortRequest
 from hedgerow.model.snapshot import Revision, Snapshot
 
 
-def network(name: str, index: int, subnet: str, *, internal: bool = False) -> Network:
-    spec = NetworkSpec(name=NetworkName(name), subnet=IPv4Network(subnet), prefix=24, internal=internal)
+def network(name: str, index: int, subnet: str = "", subnet6: str = "", *, internal: bool = False) -> Network:
+    spec = NetworkSpec(
+        name=NetworkName(name),
+        subnet=IPv4Network(subnet) if subnet else None,
+        prefix=24 if subnet else None,
+        subnet6=IPv6Network(subnet6) if subnet6 else None,
+        prefix6=112 if subnet6 else None,
+        internal=internal,
+    )
     return Network(id=NetworkId(f"{index:032x}"), vni=Vni(4096 + index), gateway_index=index, spec=spec)
 
+
+DRAWN = 20001
+"""The port that is drawn for whoever leaves it open."""
 
 DCOS = network("dcos-1", 1, "9.0.0.0/8")
 DEV = network("dev", 2, "10.64.0.0/12")
 VAULT = network("vault", 3, "10.80.0.0/14", internal=True)
+BOTH = network("both", 4, "10.96.0.0/14", "fd00:b::/64")
+SIX = network("six", 5, subnet6="fd00:6::/64")
+FOR_APPS = replace(DCOS, spec=replace(DCOS.spec, attach="apps"))
+OWN = AgentId("a" * 32)
 
 
 def snapshot(*networks: Network) -> Snapshot:
     cluster = ClusterSpec(enable=True, mtu_bytes=1420, vtep=VtepSpec(subnet=None), networks=())
-    return Snapshot(
-        revision=Revision(1, 1), own=AgentId("a" * 32), cluster=cluster, networks={row.id: row for row in networks}
-    )
+    return Snapshot(revision=Revision(1, 1), own=OWN, cluster=cluster, networks={row.id: row for row in networks})
 
 
 class FakeState:
@@ -70,7 +85,22 @@ class FakeAttachments:
     passing: dict[EndpointKey, tuple[str | None, str]] = field(default_factory=dict)
     faults: dict[str, Exception] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
-    pools: dict[NetworkId, Pool] = field(default_factory=dict)
+    renamed: asyncio.Event = field(default_factory=asyncio.Event)
+    pools: dict[tuple[NetworkId, int], Pool] = field(default_factory=dict)
+    assigned: dict[InstanceId, Instance] = field(default_factory=dict)
+
+    def assign(self, name: str, network: Network) -> Instance:
+        """An instance that the controller wants to run here."""
+        launch = Launch(engine=Engine.DOCKER, network=network.name, image="busybox", command=None)
+        instance = Instance(
+            id=InstanceId(name), app=AppId("/web"), incarnation=1, agent=OWN, agent_incarnation=1, launch=launch
+        )
+        self.assigned[instance.id] = instance
+        return instance
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(b"a private key", lambda: self.assigned)
 
     def _called(self, what: str, detail: object = "") -> None:
         self.calls.append(f"{what} {detail}".strip())
@@ -84,18 +114,18 @@ class FakeAttachments:
                 return row
         raise NotFound(f"no network {name!r}", f"there are {', '.join(row.name for row in networks)}")
 
-    async def reserve(self, network: Network, owner: str, address: IPv4Address | None) -> IPv4Address:
+    async def reserve(self, network: Network, owner: str, address: Address | None, version: int = 4) -> Address:
         self._called("reserve", owner)
-        subnet = network.spec.subnet
+        subnet = network.spec.subnet if version == 4 else network.spec.subnet6
         assert subnet is not None
-        block = IPv4Network((subnet.network_address, 24))
-        pool = self.pools.setdefault(network.id, Pool(network.name, [block]))
+        block = ip_network((subnet.network_address, 24 if version == 4 else 112))
+        pool = self.pools.setdefault((network.id, version), Pool(network.name, [block]))
         return pool.take(owner, address)
 
     def networks(self) -> list[Network]:
         return list(self.state.snapshot.networks.values()) if self.state.snapshot else []
 
-    async def release(self, address: IPv4Address) -> None:
+    async def release(self, address: Address) -> None:
         for pool in self.pools.values():
             pool.give_back(address)
 
@@ -105,26 +135,46 @@ class FakeAttachments:
             if address:
                 pool.give_back(address)
 
-    def reservations(self) -> list[tuple[str, IPv4Address]]:
+    def reservations(self) -> list[tuple[str, Address]]:
         return [(owner, address) for pool in self.pools.values() for address, owner in pool._owners.items()]
 
     async def create(
-        self, key: EndpointKey, network: Network, address: IPv4Address, mac: bytes | None, name: str = ""
+        self, key: EndpointKey, network: Network, addresses: Collection[Address], mac: bytes | None, name: str = ""
     ) -> Endpoint:
         self._called("create", key)
-        endpoint = Endpoint(key=key, network=network.id, address=address, mac=mac or mac_of(address), name=name)
+        ip, ip6 = of_each_family(addresses)
+        mac = mac or mac_of(next(iter(addresses)))
+        endpoint = Endpoint(key=key, network=network.id, address=ip, address6=ip6, mac=mac, name=name)
         known = self.rows.setdefault(key, endpoint)
-        if (known.network, known.address) != (network.id, address):
-            raise Conflict(f"{key} is there with {known.address}")
+        if (known.network, known.addresses) != (network.id, endpoint.addresses):
+            raise Conflict(f"{key} is there with {known.first_address}")
         return known
 
-    async def attach(self, key: EndpointKey, netns: str | None, ifname: str) -> Endpoint:
+    async def attach(self, key: EndpointKey, netns: str | None, ifname: str, sandbox: str = "") -> Endpoint:
         self._called("attach", key)
         if self.hangs:
             await asyncio.Event().wait()
         self.rows[key] = replace(self.rows[key], link_index=7)
         self.passing[key] = (netns, ifname)
         return self.rows[key]
+
+    async def rename(self, key: EndpointKey, name: str) -> None:
+        if key in self.rows:
+            self.rows[key] = replace(self.rows[key], name=name)
+            self.renamed.set()
+
+    async def publish(self, key: EndpointKey, requests: Sequence[PortRequest]) -> Endpoint:
+        self._called("publish", key)
+        if key not in self.rows:
+            raise NotFound(f"no endpoint {key}")
+        ports = tuple(each.at_port(each.low or DRAWN) for each in requests)
+        self.rows[key] = replace(self.rows[key], published=ports)
+        return self.rows[key]
+
+    async def unpublish(self, key: EndpointKey) -> None:
+        self._called("unpublish", key)
+        if key in self.rows:
+            self.rows[key] = replace(self.rows[key], published=())
 
     async def detach(self, key: EndpointKey) -> None:
         self._called("detach", key)

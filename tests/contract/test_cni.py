@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.fakes import DCOS, DEV, NO_ROOM, FakeAttachments, FakeState, post, served
+from contract.fakes import DCOS, DEV, DRAWN, FOR_APPS, NO_ROOM, FakeAttachments, FakeState, post, served, snapshot
 from contract.programs import build, environment, short_directory
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from hedgerow.agent.engines import cni
 from hedgerow.agent.engines.cni import Plugin
 from hedgerow.agent.engines.cni_protocol import CniError, parse
+from hedgerow.errors import Conflict
 from hedgerow.model.endpoint import EndpointKey
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"]
@@ -110,10 +111,44 @@ def test_a_configuration_without_a_version_has_the_oldest_shape(engine: Engine) 
     assert "ip4" in answer
 
 
-def test_a_second_interface_and_an_internal_network_have_no_way_out(engine: Engine) -> None:
-    for stdin, ifname in ((config(), "eth1"), (config(network="vault"), "eth0")):
+def test_all_but_a_networks_own_subnet_leads_by_the_first_interface(engine: Engine) -> None:
+    for stdin, ifname, others in ((config(), "eth1", []), (config(network="vault"), "eth0", ["0.0.0.0/0"])):
         _, answer = engine.call("ADD", stdin, CNI_CONTAINERID=ifname, CNI_IFNAME=ifname)
-        assert [row["dst"] for row in answer["routes"]][2:] == []
+        assert [row["dst"] for row in answer["routes"]][2:] == others
+
+
+def with_ports(*rows: dict[str, Any]) -> bytes:
+    return config(runtimeConfig={"portMappings": list(rows)})
+
+
+def test_ports_are_published_once_by_the_first_interface(engine: Engine) -> None:
+    rows = with_ports(
+        {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": ""},
+        {"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1"},
+        {"containerPort": 81},
+    )
+    for ifname in ("eth1", "eth0"):
+        assert engine.call("ADD", rows, CNI_IFNAME=ifname)[0] == 200
+    shown = {key.ifname: [str(port) for port in row.published] for key, row in engine.attachments.rows.items()}
+    assert shown == {"eth1": [], "eth0": ["8080->80/tcp", "192.0.2.1:5353->53/udp", f"{DRAWN}->81/tcp"]}
+
+
+def test_check_names_a_port_that_is_not_published(engine: Engine) -> None:
+    rows = with_ports({"hostPort": 8080, "containerPort": 80}, {"containerPort": 81})
+    engine.call("ADD", rows)
+    assert engine.call("CHECK", rows) == (200, None)
+    engine.attachments.rows[KEY] = replace(engine.attachments.rows[KEY], published=())
+    assert engine.refusal("CHECK", rows) == (103, f"port 80/tcp of {KEY} is not published")
+
+
+def test_a_port_that_cannot_be_had_leaves_nothing(engine: Engine) -> None:
+    engine.attachments.faults["publish"] = Conflict("port 8080/tcp of this host is taken by web", "x")
+    code, words = engine.refusal("ADD", with_ports({"hostPort": 8080, "containerPort": 80}))
+    assert (code, "taken by web" in words) == (102, True)
+    assert engine.attachments.is_empty
+    code, words = engine.refusal("ADD", with_ports({"hostPort": 80, "containerPort": 80, "hostIP": "127.0.0.1"}))
+    assert (code, "127.0.0.1" in words) == (100, True)
+    assert engine.attachments.is_empty
 
 
 def test_add_and_del_may_be_repeated(engine: Engine) -> None:
@@ -184,7 +219,7 @@ def test_a_mac_is_given_wherever_it_is_asked_for(engine: Engine, more: dict[str,
     ("more", "args", "code", "words"),
     [
         ({}, "IP=nine", 7, "'nine'"),
-        ({}, "IP=fd00::1", 7, "IPv6"),
+        ({}, "IP=fd00::1", 100, "no addresses of this family"),
         ({"runtimeConfig": {"ips": ["9.0.0.7", "9.0.0.8"]}}, "", 7, "one address"),
         ({}, "IP=8.8.8.8", 100, "8.8.8.8"),
         ({}, "MAC=03:00:00:00:00:01", 7, "first octet"),
@@ -352,3 +387,13 @@ def test_shim_and_agent_together(engine: Engine) -> None:
         assert json.loads(refused.stdout)["code"] == 4
         assert run("DEL").returncode == 0
     assert engine.attachments.is_empty
+
+
+def test_a_network_for_apps_takes_containers_of_instances_only(engine: Engine) -> None:
+    engine.state.snapshot = snapshot(FOR_APPS)
+    engine.attachments.assign("web.1", FOR_APPS)
+    for name in ("", "web"):
+        _, told = engine.refusal("ADD", CNI_ARGS=f"K8S_POD_NAME={name}")
+        assert "network dcos-1 is for apps only" in told
+    assert engine.attachments.rows == {}
+    assert engine.call("ADD", CNI_ARGS="K8S_POD_NAME=web.1")[0] == 200

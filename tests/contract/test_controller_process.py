@@ -211,7 +211,6 @@ def test_it_serves_its_api_to_who_has_the_token(controller: Controller) -> None:
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (lambda d: (d / "config.yaml").write_text("dcos_overlay_enable: true\n"), "IPv6 networks: not yet (dcos6)"),
         (lambda d: (d / "config.yaml").write_text(CONFIG.replace("/8", "/99")), "9.0.0.0/99"),
         (lambda d: (d / "token").write_text("short"), "holds no token of at least 16"),
         (lambda d: (d / "controller" / "controller.key").unlink(), "does not hold usable certificates"),

@@ -8,13 +8,26 @@ import socket
 from typing import Any
 
 import pytest
-from contract.fakes import DCOS, DEV, NO_ROOM, VAULT, FakeAttachments, FakeState, post, served
+from contract.fakes import (
+    DCOS,
+    DEV,
+    DRAWN,
+    FOR_APPS,
+    NO_ROOM,
+    VAULT,
+    FakeAttachments,
+    FakeState,
+    post,
+    served,
+    snapshot,
+)
 from contract.programs import read_message, short_directory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.agent.engines import docker
 from hedgerow.agent.engines.docker import app, key_of
+from hedgerow.errors import Conflict
 
 GATEWAY = "com.docker.network.gateway"
 E1 = "e1" * 32
@@ -166,11 +179,11 @@ def test_a_container_is_attached_step_by_step_and_gone_step_by_step(dockerd: Doc
     assert dockerd.attachments.is_empty
 
 
-def test_an_internal_network_has_no_gateway_and_lets_docker_add_none(dockerd: Dockerd) -> None:
+def test_an_internal_network_has_a_gateway_too_so_docker_adds_none_of_its_own(dockerd: Dockerd) -> None:
+    """Its containers may have to answer other networks; the outside is refused them by the data path."""
     dockerd.create(dockerd.take(network=VAULT))
     found = dockerd.call("NetworkDriver.Join", dockerd.of())
-    assert "Gateway" not in found
-    assert found["DisableGatewayService"] is True
+    assert found["Gateway"] == str(VAULT.gateway)
     assert {row["Destination"] for row in found["StaticRoutes"]} == {f"{VAULT.gateway}/32", "10.80.0.0/14"}
 
 
@@ -218,11 +231,69 @@ def test_the_gateway_is_given_when_asked_for_and_no_other(dockerd: Dockerd) -> N
     assert dockerd.attachments.is_empty
 
 
-def test_published_ports_are_refused_before_the_container_starts(dockerd: Dockerd) -> None:
-    portmap = [{"Proto": 6, "IP": "", "Port": 80, "HostIP": "", "HostPort": 8080, "HostPortEnd": 8080}]
-    found = dockerd.create(dockerd.take(), options={"com.docker.network.portmap": portmap})
-    assert "not yet" in found["Err"]
-    assert dockerd.attachments.rows == {}
+def binding(port: int, host: int = 0, protocol: int = 6, at: str = "", end: int = 0) -> dict[str, Any]:
+    return {"Proto": protocol, "IP": "", "Port": port, "HostIP": at, "HostPort": host, "HostPortEnd": end or host}
+
+
+def published(dockerd: Dockerd, *bindings: dict[str, Any], endpoint: str = E1) -> dict[str, Any]:
+    """What dockerd hears when it has joined and says what is to be published."""
+    portmap = {"com.docker.network.portmap": list(bindings), "com.docker.network.endpoint.exposedports": []}
+    dockerd.create(dockerd.take(), endpoint=endpoint, options=portmap)
+    dockerd.call("NetworkDriver.Join", dockerd.of(endpoint) | {"Options": portmap})
+    assert dockerd.attachments.rows[key_of(endpoint)].published == ()
+    return dockerd.call("NetworkDriver.ProgramExternalConnectivity", dockerd.of(endpoint) | {"Options": portmap})
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (binding(80, 8080), "8080->80/tcp"),
+        (binding(53, 5353, 17), "5353->53/udp"),
+        (binding(80, 8080, at="192.0.2.1"), "192.0.2.1:8080->80/tcp"),
+        (binding(80, 8080, at="2001:db8::1"), "[2001:db8::1]:8080->80/tcp"),
+        (binding(80, 8080, at="0.0.0.0"), "0.0.0.0:8080->80/tcp"),
+        (binding(80), f"{DRAWN}->80/tcp"),
+        (binding(80, 8000, end=8010), "8000->80/tcp"),
+    ],
+    ids=["port", "udp", "address", "IPv6 address", "every IPv4 address", "any port", "one of a range"],
+)
+def test_a_port_is_published_for_the_endpoint_that_is_the_way_out(
+    dockerd: Dockerd, asked: dict[str, Any], shown: str
+) -> None:
+    assert published(dockerd, asked) == {}
+    assert [str(port) for port in dockerd.attachments.rows[key_of(E1)].published] == [shown]
+
+
+def test_revoke_takes_ports_back_and_without_any_nothing_is_asked(dockerd: Dockerd) -> None:
+    published(dockerd, binding(80, 8080))
+    assert dockerd.call("NetworkDriver.RevokeExternalConnectivity", dockerd.of()) == {}
+    assert dockerd.attachments.rows[key_of(E1)].published == ()
+    dockerd.attachments.calls.clear()
+    assert dockerd.call("NetworkDriver.ProgramExternalConnectivity", dockerd.of()) == {}
+    assert dockerd.attachments.calls == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (binding(80, 8080, 132), "protocol sctp"),
+        (binding(80, 8080, at="127.0.0.1"), "cannot be published at 127.0.0.1"),
+        (binding(80, 8080, at="::1"), "cannot be published at ::1"),
+        (binding(80, 8080, at="fe80::1"), "cannot be published at fe80::1"),
+        (binding(80, 8080, at="nonsense"), "'nonsense'"),
+        (binding(80, 70000), "70000"),
+        (binding(80, 8080, end=8000), "8080 to 8000"),
+        (binding(0, 8080), "container port 0"),
+    ],
+    ids=["sctp", "loopback", "IPv6 loopback", "link-local", "no address", "no port", "no range", "nothing inside"],
+)
+def test_what_cannot_be_published_is_refused_in_words(dockerd: Dockerd, asked: dict[str, Any], words: str) -> None:
+    assert words in published(dockerd, asked)["Err"]
+
+
+def test_a_taken_port_ends_the_start_of_the_container_with_the_owners_name(dockerd: Dockerd) -> None:
+    dockerd.attachments.faults["publish"] = Conflict("port 8080/tcp of this host is taken by web (9.0.0.9:80)", "x")
+    assert "taken by web" in published(dockerd, binding(80, 8080))["Err"]
 
 
 def test_release_address_is_the_last_word_on_an_endpoint_too(dockerd: Dockerd) -> None:
@@ -271,6 +342,7 @@ def test_an_unknown_call_is_404_so_that_docker_knows_it_for_not_implemented(dock
 METHODS = st.sampled_from(
     ["IpamDriver.RequestPool", "IpamDriver.RequestAddress", "IpamDriver.ReleaseAddress", "NetworkDriver.CreateNetwork"]
     + [f"NetworkDriver.{name}" for name in ("CreateEndpoint", "Join", "Leave", "DeleteEndpoint")]
+    + [f"NetworkDriver.{name}ExternalConnectivity" for name in ("Program", "Revoke")]
 )
 NAMES = st.sampled_from(["PoolID", "Address", "Options", "EndpointID", "Interface", "IPv4Data", "Pool", "V6"])
 VALUES = st.none() | st.text(max_size=9) | st.integers() | st.booleans()
@@ -285,3 +357,13 @@ def test_any_body_gets_an_answer(method: str, body: bytes) -> None:
     status, answer = post(Dockerd().app, f"/{method}", body, Hedgerow_Call="c")
     assert status == 200
     assert "agent failed" not in json.loads(answer).get("Err", "")
+
+
+def test_a_network_for_apps_takes_containers_with_a_pass_only(dockerd: Dockerd) -> None:
+    dockerd.state.snapshot = snapshot(FOR_APPS)
+    instance = dockerd.attachments.assign("web.1", FOR_APPS)
+    address = dockerd.take()
+    assert "network dcos-1 is for apps only" in dockerd.create(address)["Err"]
+    assert dockerd.attachments.rows == {}
+    options = {"com.docker.network.endpoint.exposedports": [], **dockerd.attachments.passes.options(instance)}
+    assert "Err" not in dockerd.create(address, options=options)

@@ -104,8 +104,14 @@ class Docker:
         )
 
 
-def play(docker: Docker, state: FakeState, story: Callable[[], Awaitable[None]]) -> None:
+def play(
+    docker: Docker,
+    state: FakeState,
+    story: Callable[[], Awaitable[None]],
+    attachments: FakeAttachments | None = None,
+) -> None:
     """The keeper runs while the story is told."""
+    agents = attachments or FakeAttachments(state)
 
     async def run() -> None:
         with short_directory() as directory:
@@ -115,7 +121,7 @@ def play(docker: Docker, state: FakeState, story: Callable[[], Awaitable[None]])
             server = uvicorn.Server(config)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(server._serve(), name="docker")
-                keeping = group.create_task(docker_networks.keep(FakeAttachments(state), state, path), name="keeper")
+                keeping = group.create_task(docker_networks.keep(agents, state, path), name="keeper")
                 await story()
                 keeping.cancel()
                 await asyncio.wait([keeping])
@@ -139,6 +145,21 @@ def test_each_network_has_a_docker_network_with_its_subnet() -> None:
         assert {row["IPAM"]["Options"]["network"] for row in docker.networks} == {"dcos-1", "dev", "vault"}
 
     play(docker, state, story)
+
+
+def test_endpoints_have_the_names_of_their_containers() -> None:
+    network = ours("dcos-1", "9.0.0.0/8") | {"Containers": {"c" * 64: {"Name": "web", "EndpointID": "e1"}}}
+    docker, state = Docker([network]), FakeState(DCOS, DEV)
+    attachments = FakeAttachments(state)
+    attach(attachments, "e1")
+
+    async def story() -> None:
+        await docker.until(lambda: len(docker.networks) == 2)
+        async with asyncio.timeout(20):
+            await attachments.renamed.wait()
+        assert attachments.rows[key_of("e1")].name == "web"
+
+    play(docker, state, story, attachments)
 
 
 def test_they_come_back_after_a_prune_and_go_with_their_network() -> None:
@@ -227,7 +248,7 @@ def forget(attachments: FakeAttachments, *rounds: tuple[set[str], float]) -> Non
 def attach(attachments: FakeAttachments, endpoint: str) -> IPv4Address:
     async def run() -> IPv4Address:
         address = await attachments.reserve(DCOS, owner_of(f"call of {endpoint}"), None)
-        await attachments.create(key_of(endpoint), DCOS, address, None)
+        await attachments.create(key_of(endpoint), DCOS, [address], None)
         return address
 
     return asyncio.run(run())
@@ -258,6 +279,6 @@ def test_an_address_that_docker_took_and_never_used_is_freed_and_no_other(attach
 
 
 def test_attachments_of_other_engines_are_not_dockers_to_know(attachments: FakeAttachments) -> None:
-    asyncio.run(attachments.create(EndpointKey("cni", "c1", "eth0"), DCOS, IPv4Address("9.0.0.9"), None))
+    asyncio.run(attachments.create(EndpointKey("cni", "c1", "eth0"), DCOS, [IPv4Address("9.0.0.9")], None))
     forget(attachments, (set(), 0), (set(), GRACE_S))
     assert len(attachments.rows) == 1

@@ -89,11 +89,6 @@ def test_ten_start_and_end_at_once(docker: Engine) -> None:
     assert len({row.split("inet ")[1].split("/")[0] for row in found}) == 10
 
 
-def test_published_ports_are_refused_in_words(docker: Engine) -> None:
-    said = docker(f"run --rm --network dcos-1 -p 8080:80 {IMAGE} true", check=False)
-    assert "published ports: not yet" in said
-
-
 def test_a_network_without_a_subnet_is_refused_at_once_and_the_command_that_is_named_works(docker: Engine) -> None:
     said = docker("network create -d hedgerow --ipam-driver hedgerow --ipam-opt network=dev mine", check=False)
     name = mark()

@@ -81,6 +81,8 @@ def _agent(id: AgentId, name: str, number: int, underlay: IPv4Address) -> Agent:
 class Host:
     """Enter it; leaving ends every process and with them the namespaces."""
 
+    name, underlay = "n1", UNDERLAY
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.id = AgentId(secrets.token_hex(16))
@@ -118,21 +120,25 @@ class Host:
         if CONFLISTS.is_dir():  # else the agent has nowhere to write
             self.run(f"mount -t tmpfs tmpfs {CONFLISTS}")
         self.run("ip link set lo up")
-        self.lan = Container(self, self._start(["unshare", "--net"]))
-        self.run(f"ip link add eth0 type veth peer name eth0 netns {self.lan.holder.pid}")
-        self.run(f"ip address add {UNDERLAY}/24 dev eth0")
-        self.run("ip link set eth0 up")
-        self.lan.run(f"ip address add {OTHER}/24 dev eth0")
-        self.lan.run("ip link set eth0 up")
+        self._plug()
         self.keys = self.directory / "keys"
         authority = pki.make_authority(self.directory / "ca")
         pki.issue(self.keys, authority, self.id)
         pki.issue(self.directory / "controller", authority, "controller", names=["127.0.0.1"])
         self.sockets = {name: self._listener(name) for name in ("agent", "calls")}
         (self.directory / "agent.yaml").write_text(
-            f"name: n1\nunderlay: {UNDERLAY}\ncontrollers: ['127.0.0.1:{PORT}']\ncertificates: {self.keys}\n"
-            f"state: {self.directory / 'state'}\nengines: [docker]\n"
+            f"name: {self.name}\nunderlay: {self.underlay}\ncontrollers: ['127.0.0.1:{PORT}']\n"
+            f"certificates: {self.keys}\nstate: {self.directory / 'state'}\nengines: [docker]\n"
         )
+
+    def _plug(self) -> None:
+        """The underlay's link; at its other end is the LAN, with the other agent's address."""
+        self.lan = Container(self, self._start(["unshare", "--net"]))
+        self.run(f"ip link add eth0 type veth peer name eth0 netns {self.lan.holder.pid}")
+        self.run(f"ip address add {self.underlay}/24 dev eth0")
+        self.run("ip link set eth0 up")
+        self.lan.run(f"ip address add {OTHER}/24 dev eth0")
+        self.lan.run("ip link set eth0 up")
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         """A process that does nothing but hold its namespaces."""
@@ -173,6 +179,14 @@ class Host:
         if done.returncode:
             raise AssertionError(f"{command}: {done.stderr}{done.stdout}")
         return done.stdout
+
+    def table(self) -> str:
+        """Our rules, without what packets have put into them."""
+        listed = self.run("nft --stateless list table inet hedgerow")
+        return re.sub(r"\n\t\telements = \{[^}]* (?:limit rate|ct count) [^}]*\}", "", listed)
+
+    def sysctl(self, name: str) -> str:
+        return self.run(f"cat /proc/sys/net/{name}").strip()
 
     def start_controller(self, snapshot: Snapshot | None = None) -> Controller:
         listener = netns.open_socket(self.namespace, socket.AF_INET, socket.SOCK_STREAM)
@@ -246,8 +260,10 @@ class Host:
     def container(self) -> Container:
         return Container(self, self._start(["unshare", "--net"]))
 
-    def cni(self, command: str, container: Container, network: str = "dcos-1", ifname: str = "eth0") -> tuple[int, str]:
-        """As the shim speaks: (HTTP status, body)."""
+    def cni(
+        self, command: str, container: Container, network: str = "dcos-1", ifname: str = "eth0", **runtime: object
+    ) -> tuple[int, str]:
+        """As the shim speaks, with `runtime` as the capabilities' values: (HTTP status, body)."""
         variables = {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": container.id,
@@ -255,7 +271,9 @@ class Host:
             "CNI_IFNAME": ifname,
             "CNI_PATH": "/opt/cni/bin",
         }
-        config = {"cniVersion": "1.0.0", "name": network, "type": "hedgerow-cni"}
+        config: dict[str, object] = {"cniVersion": "1.0.0", "name": network, "type": "hedgerow-cni"}
+        if runtime:
+            config["runtimeConfig"] = runtime
         if command == "CHECK":
             config["prevResult"] = container.result
         body = b"".join(f"{key}={value}\0".encode() for key, value in variables.items())
@@ -302,9 +320,9 @@ class Container:
     def netns(self) -> str:
         return f"/proc/{self.holder.pid}/ns/net"
 
-    def add(self, network: str = "dcos-1") -> str:
+    def add(self, network: str = "dcos-1", **runtime: object) -> str:
         """Attaches it; its address."""
-        status, body = self.host.cni("ADD", self, network)
+        status, body = self.host.cni("ADD", self, network, **runtime)
         assert status == 200, body
         self.result = json.loads(body)
         return self.address

@@ -177,6 +177,22 @@ def test_the_same_container_may_be_on_two_networks(host: Host) -> None:
     assert routes.count("default") == 1
 
 
+def test_a_container_on_two_networks_answers_whoever_calls_it_on_either(host: Host) -> None:
+    """To an address that only the first link leads to, it answers by that link with the second one's address."""
+    container, liar = host.container(), host.container()
+    container.add()
+    liar.add()
+    status, body = host.cni("ADD", container, "dev", "eth1")
+    assert status == 200
+    second = json.loads(body)["ips"][0]["address"].partition("/")[0]
+    container.run("sysctl -q -w net.ipv4.conf.all.rp_filter=0")
+    assert "dev eth0" in container.run(f"ip route get 44.128.0.1 from {second}")
+    host.run(f"ping -c 1 -W 2 -I 44.128.0.1 {second}")
+    liar.run(f"ip address add {second}/32 dev eth0")
+    with pytest.raises(AssertionError, match="100% packet loss"):
+        liar.run(f"ping -c 1 -W 0.3 -I {second} 169.254.64.1")
+
+
 def test_nobody_but_the_host_itself_speaks_the_tunnels_port(host: Host) -> None:
     container = host.container()
     container.add()

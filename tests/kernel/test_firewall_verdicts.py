@@ -20,12 +20,13 @@ from pathlib import Path
 import pytest
 
 from hedgerow.kernel import netns
-from hedgerow.model.network import DNS_ADDRESS, Network, NetworkId, NetworkName, NetworkSpec, Vni
-from hedgerow.policy.firewall import ruleset
+from hedgerow.model.network import DNS_ADDRESS, HostService, Network, NetworkId, NetworkName, NetworkSpec, Vni
+from hedgerow.policy.firewall import FLOWS_AT_ONCE, FLOWS_MORE, JUDGED_MARK, ruleset
 
 HOST, AGENT, CONTROLLER, STRANGER = "192.0.2.1", "192.0.2.2", "192.0.2.8", "192.0.2.9"
 OUTSIDE, OTHER_ENGINE = "203.0.113.1", "172.30.0.2"
-OPEN, INTERNAL = "10.1.0.2", "10.2.0.2"
+OPEN, INTERNAL, SERVED = "10.1.0.2", "10.2.0.2", "10.3.0.2"
+METADATA, LINK_LOCAL = "169.254.169.254", "169.254.169.253"
 PORT = 64000
 SOON_S = 0.1 * float(os.environ.get("HEDGEROW_SLOWNESS", "1"))
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -50,14 +51,19 @@ def nft(where: Path, *words: str, text: str = "") -> str:
     return run("ip", "netns", "exec", where.name, "nft", *words, text=text)
 
 
-def network(number: int, *, internal: bool = False) -> Network:
+def network(number: int, *services: HostService, internal: bool = False) -> Network:
     subnet = IPv4Network(f"10.{number}.0.0/16")
-    spec = NetworkSpec(name=NetworkName(f"n{number}"), subnet=subnet, prefix=24, internal=internal)
+    name = NetworkName(f"n{number}")
+    spec = NetworkSpec(name=name, subnet=subnet, prefix=24, internal=internal, host_services=services)
     return Network(id=NetworkId(f"{number:032x}"), vni=Vni(5000 + number), gateway_index=number, spec=spec)
 
 
 RULES = ruleset(
-    networks=[network(1), network(2, internal=True)],
+    networks=[
+        network(1),
+        network(2, internal=True),
+        network(3, HostService("api"), HostService("metadata"), HostService("port", "tcp", 9100)),
+    ],
     agents=[IPv4Address(HOST), IPv4Address(AGENT)],
     underlay=IPv4Address(HOST),
     link="under",
@@ -76,12 +82,14 @@ LINKS = f"""
 -n H link set under up
 -n H route add 10.1.0.0/16 dev hr-host
 -n H route add 10.2.0.0/16 dev hr-host
+-n H route add 10.3.0.0/16 dev hr-host
 -n H link add bridge0 type bridge
 -n H link set bridge0 up
 -n H address add 172.30.0.1/24 dev bridge0
 -n H route add default via {STRANGER}
 -n C address add {OPEN}/32 dev eth0
 -n C address add {INTERNAL}/32 dev eth0
+-n C address add {SERVED}/32 dev eth0
 -n C link set lo up
 -n C link set eth0 up
 -n C route add 169.254.64.1/32 dev eth0
@@ -90,6 +98,8 @@ LINKS = f"""
 -n O address add {CONTROLLER}/24 dev lan
 -n O address add {STRANGER}/24 dev lan
 -n O address add {OUTSIDE}/32 dev lan
+-n O address add {METADATA}/32 dev lan
+-n O address add {LINK_LOCAL}/32 dev lan
 -n O link set lo up
 -n O link set lan up
 -n O route add 10.0.0.0/8 via {HOST}
@@ -190,6 +200,56 @@ def test_another_host_of_the_cluster_is_refused_at_once(world: World, address: s
     assert heard(world.container, OPEN, (address, 8080), world.others) == "ConnectionRefusedError"
     assert told(world.container, OPEN, (address, 5353)) != "an answer"
     assert world.dropped("cluster_host") == before + 2
+
+
+def test_what_host_services_names_is_open_to_that_network_alone(world: World) -> None:
+    """Its own host's port, the controllers' API, the metadata service: each of them, and nothing beside it."""
+    opened = [((HOST, 9100), world.host), ((CONTROLLER, 8443), world.others), ((METADATA, 80), world.others)]
+    near = [
+        ((HOST, 9101), world.host),
+        ((HOST, 8443), world.host),
+        ((AGENT, 8443), world.others),
+        ((CONTROLLER, 9100), world.others),
+        ((LINK_LOCAL, 80), world.others),
+    ]
+    for to, where in opened:
+        assert heard(world.container, SERVED, to, where) in (HOST, SERVED), to
+        assert heard(world.container, OPEN, to, where) == "ConnectionRefusedError", to
+    for to, where in near:
+        assert heard(world.container, SERVED, to, where) == "ConnectionRefusedError", to
+
+
+def test_what_is_let_pass_to_and_from_a_container_bears_the_mark(world: World) -> None:
+    marked = f"meta mark & {JUDGED_MARK:#x} == {JUDGED_MARK:#x}"
+    chains = "\n".join(
+        f"chain {way} {{ type filter hook {hook}; policy accept; {link} {marked} counter; {link} counter; }}"
+        for way, hook, link in (
+            ("into", "postrouting priority 300", 'oifname "hr-host" tcp dport 8080'),
+            ("back", "postrouting priority 301", 'oifname "hr-host" tcp sport 8080'),
+            ("out", "postrouting priority 302", 'oifname "under" tcp dport 8080'),
+        )
+    )
+    nft(world.host, "-f", "-", text=f"table ip look {{\n{chains}\n}}")
+    try:
+        assert heard(world.host, HOST, (OPEN, 8080), world.container) == HOST
+        assert heard(world.container, OPEN, (OUTSIDE, 8080), world.others) == HOST
+        listed = nft(world.host, "list", "table", "ip", "look")
+    finally:
+        nft(world.host, "delete", "table", "ip", "look")
+    packets = [int(line.split("packets ")[1].split()[0]) for line in listed.splitlines() if "packets" in line]
+    assert packets[0::2] == packets[1::2], listed
+    assert all(packets), listed
+
+
+def test_one_container_does_not_fill_the_hosts_table_of_connections(world: World) -> None:
+    before, sent = world.dropped("too_many_flows"), 0
+    with caller(world.container, SERVED, kind=UDP) as client:
+        while world.dropped("too_many_flows") == before:
+            for _ in range(1000):
+                sent += 1
+                client.sendto(b"x", (OUTSIDE, sent))
+    assert sent > FLOWS_AT_ONCE + FLOWS_MORE
+    assert heard(world.container, OPEN, (OUTSIDE, 8080), world.others) == HOST
 
 
 def test_another_engines_network_on_the_host_is_refused_at_once(world: World) -> None:

@@ -16,15 +16,17 @@ from typing import Any
 import pytest
 from conftest import PROVING, Proof
 from simulation.loop import SimulatedLoop
-from simulation.world import Host, World, network_spec
+from simulation.world import WALLS, Host, World, network_spec
 
 from hedgerow.agent.objects import Kind
+from hedgerow.controller.members import vouched_for
 from hedgerow.controller.networks import draw_networks
 from hedgerow.errors import Conflict, HedgerowError
 from hedgerow.model.agent import Agent
 from hedgerow.model.app import AppId, Engine, Instance, InstanceId, InstanceStatus, Launch
 from hedgerow.model.endpoint import Endpoint
-from hedgerow.model.network import Network
+from hedgerow.model.member import Member
+from hedgerow.model.network import Network, NetworkName
 from hedgerow.store.base import Compare, Delete, Put
 from hedgerow.wire.codec import to_json
 
@@ -160,13 +162,14 @@ async def add_network(world: World, host: Host) -> None:
         await world.delayed.commit([compare], [Put(f"/networks/{drawn.id}", to_json(drawn)), Put("/allotment", b"{}")])
 
 
-async def change_allow(world: World, host: Host) -> None:
+async def change_walls(world: World, host: Host) -> None:
     networks: dict[str, Network] = world.records("/networks/", Network)
     key = world.random.choice(sorted(networks))
     old = networks[key]
     names = [one.name for one in networks.values() if world.random.random() < 0.5 and one.name != old.name]
-    number = int(old.name.removeprefix("net-"))
-    new = Network(id=old.id, vni=old.vni, gateway_index=old.gateway_index, spec=network_spec(number, sorted(names)))
+    rules, isolated = world.random.choice(WALLS), world.random.random() < 0.2
+    spec = network_spec(int(old.name.removeprefix("net-")), sorted(names), rules, isolated=isolated)
+    new = Network(id=old.id, vni=old.vni, gateway_index=old.gateway_index, spec=spec)
     await world.delayed.commit([], [Put(key, to_json(new))])
 
 
@@ -177,8 +180,16 @@ async def change_instances(world: World, host: Host) -> None:
         await world.delayed.commit([], [Delete(key), Delete(key.replace("/instances/", "/status/"))])
         return
     identity = InstanceId(f"i{world.store.revision}")
-    launch = Launch(engine=Engine.DOCKER, network=None, image="busybox", command=None)
-    instance = Instance(id=identity, app=AppId("/a"), incarnation=1, agent=host.id, agent_incarnation=1, launch=launch)
+    network = NetworkName(world.random.choice(["net-0", "net-1", "net-2"]))
+    instance = Instance(
+        id=identity,
+        app=AppId("/a"),
+        incarnation=1,
+        agent=host.id,
+        agent_incarnation=1,
+        launch=Launch(engine=Engine.DOCKER, network=network, image="busybox", command=None),
+        labels=(("tier", world.random.choice(["front", "back"])),),
+    )
     await world.delayed.commit([], [Put(f"/instances/{identity}", to_json(instance))])
 
 
@@ -191,7 +202,7 @@ TROUBLES: dict[str, tuple[float, Any]] = {
     "stop": (3, stop_container),
     "damage": (1, damage),
     "network": (0.5, add_network),
-    "allow": (1, change_allow),
+    "walls": (1, change_walls),
     "instances": (3, change_instances),
 }
 
@@ -209,7 +220,10 @@ def differences(world: World) -> list[str]:
     networks: dict[str, Network] = world.records("/networks/", Network)
     agents: dict[str, Agent] = world.records("/agents/", Agent)
     instances: dict[str, Instance] = world.records("/instances/", Instance)
-    wrong = []
+    members: dict[str, Member] = {
+        key.removeprefix("/members/"): one for key, one in world.records("/members/", Member).items()
+    }
+    wrong = _strange_members(world, networks, agents, instances, members)
     for host in world.hosts:
         snapshot = host.state.snapshot
         if snapshot is None or not host.state.is_live:
@@ -220,6 +234,7 @@ def differences(world: World) -> list[str]:
             ("networks", dict(snapshot.networks), {one.id: one for one in networks.values()}),
             ("agents", dict(snapshot.agents), {one.id: one for one in agents.values()}),
             ("instances", dict(snapshot.instances), own),
+            ("members", dict(snapshot.members), members),
             ("endpoints", _by_key(host), host.acknowledged | _by_key(host)),
             ("reported endpoints", _reported(world, host), _by_key(host)),
             ("reported statuses", _statuses(world, host), set(own)),
@@ -236,9 +251,27 @@ def differences(world: World) -> list[str]:
         }
         if len(missing) > (1 if len(world.hosts) > 2 else 0):
             wrong.append(f"{host.name} has no block of {missing}")
-    addresses = [endpoint.address for host in world.hosts for endpoint in _by_key(host).values()]
+    addresses = [each for host in world.hosts for endpoint in _by_key(host).values() for each in endpoint.addresses]
     assert len(set(addresses)) == len(addresses), "an address was given twice"
     return wrong
+
+
+def _strange_members(
+    world: World,
+    networks: dict[str, Network],
+    agents: dict[str, Agent],
+    instances: dict[str, Instance],
+    members: dict[str, Member],
+) -> list[str]:
+    """Members that should not be there, or not so."""
+    wanted = vouched_for(
+        {one.id: one for one in networks.values()},
+        {one.id: one for one in agents.values()},
+        {one.id: one for one in instances.values()},
+        world.records("/status/", InstanceStatus).values(),
+    )
+    should = {str(key): member for key, (member, _) in wanted.items()}
+    return [] if members == should else [f"members are {members}, not {should}"]
 
 
 def _by_key(host: Host) -> dict[Any, Endpoint]:

@@ -8,9 +8,9 @@ controller), the cables have delays and can be cut, the kernels are dictionaries
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,9 +27,10 @@ from hedgerow.controller.core import Core
 from hedgerow.controller.networks import import_spec
 from hedgerow.errors import Unreachable
 from hedgerow.model.agent import Agent, AgentId
-from hedgerow.model.app import InstanceState, InstanceStatus
-from hedgerow.model.endpoint import Endpoint, EndpointKey, mac_of
-from hedgerow.model.network import ClusterSpec, NetworkId, NetworkName, NetworkSpec, VtepSpec
+from hedgerow.model.app import Instance, InstanceState, InstanceStatus
+from hedgerow.model.endpoint import Address, Endpoint, EndpointKey, mac_of, of_each_family
+from hedgerow.model.network import Allow, ClusterSpec, NetworkId, NetworkName, NetworkSpec, Rule, Selector, VtepSpec
+from hedgerow.model.snapshot import Snapshot
 from hedgerow.reconcile.loop import Loop
 from hedgerow.reconcile.plan import Key, Op, Remove, Set
 from hedgerow.store.memory import MemoryStore
@@ -39,15 +40,33 @@ from hedgerow.wire.messages import Delta, Welcome
 from hedgerow.wire.messages import State as Whole
 from hedgerow.wire.stream import Stream, attend
 
+OWN_AFFAIRS = (Kind.LINK, Kind.PUBLISHED, Kind.BARRED)
+"""Its endpoints, their ports and its host's own links: for these an agent needs nobody's word."""
+
 UNDERLAYS = IPv4Network("192.0.2.0/24")
 SUBNETS = [IPv4Network(text) for text in ("10.0.0.0/22", "10.1.0.0/24", "10.2.0.0/16", "10.3.0.0/23", "10.4.0.0/20")]
 
 
-def network_spec(number: int, allow: Sequence[str] = ()) -> NetworkSpec:
-    """net-1 has room for two agents only."""
+FRONT_TO_BACK = Rule("front-to-back", Selector(labels=(("tier", "front"),)), Selector(labels=(("tier", "back"),)))
+WALLS: tuple[tuple[Rule, ...] | None, ...] = (None, (), (FRONT_TO_BACK,))
+
+
+def network_spec(
+    number: int, allow: Sequence[str] = (), rules: tuple[Rule, ...] | None = WALLS[2], *, isolated: bool = False
+) -> NetworkSpec:
+    """net-1 has room for two agents only, every second one has IPv6 too. All have walls inside unless it is said."""
     subnet = SUBNETS[number]
-    names = tuple(NetworkName(name) for name in allow)
-    return NetworkSpec(name=NetworkName(f"net-{number}"), subnet=subnet, prefix=max(25, subnet.prefixlen), allow=names)
+    names = tuple(Allow(NetworkName(name)) for name in allow)
+    return NetworkSpec(
+        name=NetworkName(f"net-{number}"),
+        subnet=subnet,
+        prefix=max(25, subnet.prefixlen),
+        subnet6=IPv6Network(f"fd00:{number}::/64") if number % 2 == 0 else None,
+        prefix6=80 if number % 2 == 0 else None,
+        allow=names,
+        rules=rules,
+        isolated=isolated,
+    )
 
 
 async def end(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -106,8 +125,7 @@ class FakeTarget:
             elif isinstance(op, Set):
                 self._rows[op.key] = op.new
             elif isinstance(op, Remove):
-                # Of its own endpoints an agent needs nobody's word.
-                if not self._host.heard and self.kind is not Kind.LINK:
+                if not self._host.heard and self.kind not in OWN_AFFAIRS:
                     self._host.world.broken.append(f"{self._host.name} removed {op.key} before it heard a controller")
                 self._rows.pop(op.key, None)
         return faults
@@ -177,8 +195,10 @@ class Host:
         self._made += 1
         key = EndpointKey("cni", f"{self.name}-{self._made}", "eth0")
         network = snapshot.networks[prefix.network]
-        address = await state.run(lambda: state.addresses.take(network, [prefix.block], str(key), None))
-        placed = await state.place(lambda: self._placed(key, network.id, address))
+        taken = [await state.run(lambda: state.addresses.take(network, [prefix.block], str(key), None))]
+        for prefix6 in state.prefixes(network.id, 6):
+            taken.append(await state.run(lambda: state.addresses.take(network, [prefix6.block], str(key), None)))  # noqa: B023
+        placed = await state.place(lambda: self._placed(key, network.id, taken))
         self.acknowledged[key] = placed.endpoint
 
     async def delete_endpoint(self) -> None:
@@ -198,8 +218,9 @@ class Host:
         else:
             rows[Key(kind, "stray")] = "stray"
 
-    def _placed(self, key: EndpointKey, network: NetworkId, address: IPv4Address) -> Placed:
-        return Placed(Endpoint(key=key, network=network, address=address, mac=mac_of(address)))
+    def _placed(self, key: EndpointKey, network: NetworkId, taken: Sequence[Address]) -> Placed:
+        ip, ip6 = of_each_family(taken)
+        return Placed(Endpoint(key=key, network=network, address=ip, address6=ip6, mac=mac_of(taken[0])))
 
     def _endpoints(self) -> list[Endpoint]:
         return [placed.endpoint for placed in self.state.placed()]
@@ -259,12 +280,25 @@ class Host:
             self.world.broken.append(f"{self.name} went back from {self.revision} to {now}")
         self.revision = now
 
+    def _addresses(self, instance: Instance, snapshot: Snapshot) -> Iterator[IPv4Address]:
+        """One of ten of our part of its network, so that some instances have the same one."""
+        for network in snapshot.networks.values():
+            for prefix in self.state.prefixes(network.id):
+                if network.name == instance.launch.network and isinstance(prefix.block, IPv4Network):
+                    yield prefix.block[10 + int(instance.id.removeprefix("i")) % 10]
+
     def _instances(self) -> Sequence[InstanceStatus]:
         snapshot = self.state.snapshot
         if snapshot is None or not self.state.is_live:
             return ()
         return [
-            InstanceStatus(id=one.id, incarnation=one.incarnation, agent=self.id, state=InstanceState.RUNNING)
+            InstanceStatus(
+                id=one.id,
+                incarnation=one.incarnation,
+                agent=self.id,
+                state=InstanceState.RUNNING,
+                addresses=tuple(self._addresses(one, snapshot)),
+            )
             for one in sorted(snapshot.instances.values(), key=lambda one: one.id)
         ]
 
@@ -286,7 +320,7 @@ class World:
         spec = ClusterSpec(
             enable=True,
             mtu_bytes=1420,
-            vtep=VtepSpec(subnet=IPv4Network("44.128.0.0/20")),
+            vtep=VtepSpec(subnet=IPv4Network("44.128.0.0/20"), subnet6=IPv6Network("fd01:a::/64")),
             networks=(network_spec(0), network_spec(1)),
         )
         started = asyncio.Event()
@@ -333,8 +367,8 @@ class World:
     def check_allotment(self) -> None:
         """After each commit: nothing is given twice."""
         agents: list[Agent] = list(self.records("/agents/", Agent).values())
-        owned = [(prefix.network, prefix.block) for agent in agents for prefix in agent.prefixes]
+        owned = [(prefix.network, prefix.block) for agent in agents for prefix in agent.all_prefixes]
         if len(set(owned)) != len(owned):
             self.broken.append(f"a block was given twice: {sorted(map(str, owned))}")
-        if len({agent.vtep.ip for agent in agents}) != len(agents):
+        if {len({agent.vtep.ip for agent in agents}), len({agent.vtep.ip6 for agent in agents})} - {len(agents)}:
             self.broken.append("a tunnel address was given twice")

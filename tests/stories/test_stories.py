@@ -5,9 +5,11 @@ A story gives lines, then `plan`, then `----`, and below it what the agent does;
     own n1 10.0.0.1 dcos-1=9.0.1.0/24       the agent, its underlay address and its blocks
     agent n2 10.0.0.2 dcos-1=9.0.2.0/24     another agent
     gone n2                                 it is removed from the cluster
-    network dcos-1 9.0.0.0/8 5001 [internal] [allow=dev]
+    network dcos-1 9.0.0.0/8 5001 [internal] [allow=dev] [isolated] [rule=/front>/api:80/tcp] [serves=9100/tcp]
+    member 9.0.1.1 dcos-1 /front            the controller vouches for an instance of this app at the address
     no-network dcos-1
     endpoint c1 dcos-1 9.0.1.1              a container is attached (detached, again, by `detach c1`)
+    publish c1 tcp 80 8080 [192.0.2.1]      its port 80 is published at 8080 of the host, or of one address of it
     lost prefix 9.0.2.0/24                  somebody took it out of the kernel
     foreign prefix 10.9.0.0/16 5999         somebody put it there
     saved | live                            where the snapshot comes from
@@ -30,8 +32,24 @@ import pytest
 from hedgerow.agent.desired import Wanted
 from hedgerow.agent.objects import FIREWALL, Kind, Local, Placed, PrefixOf, PrefixRecord, Ruleset
 from hedgerow.model.agent import Agent, AgentId, Prefix, Vtep
+from hedgerow.model.app import AppId
 from hedgerow.model.endpoint import Endpoint, EndpointKey, mac_of
-from hedgerow.model.network import ClusterSpec, Network, NetworkId, NetworkName, NetworkSpec, Vni, VtepSpec
+from hedgerow.model.member import Member
+from hedgerow.model.network import (
+    Allow,
+    ClusterSpec,
+    HostService,
+    Network,
+    NetworkId,
+    NetworkName,
+    NetworkSpec,
+    PortRange,
+    Rule,
+    Selector,
+    Vni,
+    VtepSpec,
+)
+from hedgerow.model.published import PublishedPort
 from hedgerow.model.snapshot import Revision, Snapshot
 from hedgerow.reconcile.loop import Loop
 from hedgerow.reconcile.plan import Key, Op, Set
@@ -79,6 +97,7 @@ class Story:
     networks: dict[str, Network] = field(default_factory=dict)
     agents: dict[str, Agent] = field(default_factory=dict)
     endpoints: dict[str, Placed] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     done: list[str] = field(default_factory=list)
 
@@ -90,8 +109,15 @@ class Story:
     def snapshot(self) -> Snapshot:
         agents = {agent.id: agent for agent in self.agents.values()}
         networks = {network.id: network for network in self.networks.values()}
-        own = AgentId("n1")
-        return Snapshot(revision=Revision(1, 1), own=own, cluster=CLUSTER, networks=networks, agents=agents)
+        members = {member.key: member for member in self.members.values()}
+        return Snapshot(
+            revision=Revision(1, 1),
+            own=AgentId("n1"),
+            cluster=CLUSTER,
+            networks=networks,
+            agents=agents,
+            members=members,
+        )
 
     def placed(self) -> list[Placed]:
         return list(self.endpoints.values())
@@ -120,13 +146,18 @@ class Story:
         )
 
     def network(self, name: str, subnet: str, vni: str, *options: str) -> None:
-        allow = [option.partition("=")[2] for option in options if option.startswith("allow=")]
+        given = {
+            word: [option.partition("=")[2] for option in options if option.startswith(f"{word}=")] for word in _MANY
+        }
         spec = NetworkSpec(
             name=NetworkName(name),
             subnet=IPv4Network(subnet),
             prefix=24,
-            allow=tuple(map(NetworkName, allow)),
+            allow=tuple(Allow(NetworkName(name)) for name in given["allow"]),
             internal="internal" in options,
+            isolated="isolated" in options,
+            rules=tuple(map(_rule, given["rule"])) or None,
+            host_services=tuple(HostService("port", one.protocol, one.low) for one in map(_port, given["serves"])),
         )
         self.networks[name] = Network(id=NetworkId(name), vni=Vni(int(vni)), gateway_index=int(vni) % 100, spec=spec)
 
@@ -134,6 +165,15 @@ class Story:
         key, ip = EndpointKey("cni", container, "eth0"), IPv4Address(address)
         endpoint = Endpoint(key=key, network=NetworkId(network), address=ip, mac=mac_of(ip), link_index=1)
         self.endpoints[container] = Placed(endpoint, netns=f"/run/netns/{container}", ifname="eth0", attached=True)
+
+    def member(self, address: str, network: str, app: str) -> None:
+        self.members[address] = Member(network=NetworkId(network), address=IPv4Address(address), app=AppId(app))
+
+    def publish(self, container: str, protocol: str, inside: str, outside: str, bind: str = "") -> None:
+        placed = self.endpoints[container]
+        port = PublishedPort(protocol=protocol, host_port=int(outside), container_port=int(inside), bind=bind)
+        endpoint = replace(placed.endpoint, published=(*placed.endpoint.published, port))
+        self.endpoints[container] = replace(placed, endpoint=endpoint)
 
     def detach(self, container: str) -> None:
         self.endpoints[container] = replace(self.endpoints[container], attached=False)
@@ -151,6 +191,21 @@ class Story:
             self.kernel[Kind.FIREWALL].rows = {FIREWALL: Ruleset("")} if self.kernel[Kind.FIREWALL].rows else {}
 
 
+_MANY = ("allow", "rule", "serves")
+"""Options of a network that may be given more than once."""
+
+
+def _port(text: str) -> PortRange:
+    port, _, protocol = text.partition("/")
+    return PortRange(protocol, int(port), int(port))
+
+
+def _rule(text: str) -> Rule:
+    parties, _, port = text.partition(":")
+    one, _, other = parties.partition(">")
+    return Rule(f"{one} to {other}", Selector(app=one), Selector(app=other), (_port(port),))
+
+
 _WORDS: dict[str, Callable[..., object]] = {
     "own": Story.agent,
     "agent": Story.agent,
@@ -158,6 +213,9 @@ _WORDS: dict[str, Callable[..., object]] = {
     "network": Story.network,
     "no-network": lambda story, name: story.networks.pop(name),
     "endpoint": Story.endpoint,
+    "member": Story.member,
+    "no-member": lambda story, address: story.members.pop(address),
+    "publish": Story.publish,
     "detach": Story.detach,
     "lost": Story.lost,
     "foreign": Story.foreign,

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from hedgerow.agent.objects import Local, Placed
 from hedgerow.model.agent import Agent, AgentId, Prefix, Vtep
 from hedgerow.model.endpoint import Endpoint, EndpointKey, mac_of
-from hedgerow.model.network import ClusterSpec, Network, NetworkId, NetworkName, NetworkSpec, Vni, VtepSpec
+from hedgerow.model.network import Allow, ClusterSpec, Network, NetworkId, NetworkName, NetworkSpec, Vni, VtepSpec
 from hedgerow.model.snapshot import Revision, Snapshot
 
 OWN, OTHER = AgentId("a" * 32), AgentId("b" * 32)
@@ -21,7 +21,7 @@ def network(number: int, name: str, subnet: str, *, allow: tuple[str, ...] = (),
         name=NetworkName(name),
         subnet=IPv4Network(subnet),
         prefix=24,
-        allow=tuple(map(NetworkName, allow)),
+        allow=tuple(Allow(NetworkName(name)) for name in allow),
         internal=internal,
     )
     return Network(id=NetworkId(str(number) * 32), vni=Vni(5000 + number), gateway_index=number, spec=spec)

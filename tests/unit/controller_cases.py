@@ -197,7 +197,9 @@ class Answer:
         return json.loads(self.body)
 
 
-async def get(app: Any, path: str, headers: Sequence[tuple[str, str]] = (), method: str = "GET") -> Answer:
+async def get(
+    app: Any, path: str, headers: Sequence[tuple[str, str]] = (), method: str = "GET", body: bytes = b""
+) -> Answer:
     """One request of ASGI 3, as 127.0.0.1 unless a host is given."""
     path, _, query = path.partition("?")
     given = [(name.encode(), value.encode()) for name, value in headers]
@@ -208,7 +210,7 @@ async def get(app: Any, path: str, headers: Sequence[tuple[str, str]] = (), meth
         "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
         "headers": given, "server": ("127.0.0.1", 8080), "client": ("127.0.0.1", 1),
     }  # fmt: skip
-    requests = iter([{"type": "http.request", "body": b"", "more_body": False}])
+    requests = iter([{"type": "http.request", "body": body, "more_body": False}])
     sent: list[Any] = []
 
     async def receive() -> Any:

@@ -40,7 +40,7 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     text = "name: n1\nunderlay: 10.0.0.300\nengines: [dokcer]\nway: fast\nstate: here\nvxlan_port: 80\ncontroller: x\n"
     said = problems(tmp_path, text)
     for words in (
-        ":2: underlay: 10.0.0.300: not an IPv4 address",
+        ":2: underlay: 10.0.0.300: not an IP address",
         "there is no engine dokcer",
         "there is no way fast",
         "an absolute path is needed; write /here",

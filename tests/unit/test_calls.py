@@ -190,6 +190,47 @@ def test_who_opens_calls_without_end_is_cut_off() -> None:
     asyncio.run(case())
 
 
+def test_a_call_may_fail_while_its_connection_ends() -> None:
+    """Its task group takes no more tasks then, and nobody is left who would hear the end of the call."""
+
+    async def case() -> None:
+        near, _, cut = memory_pair("agent")
+        lingers, ended, made = asyncio.Event(), asyncio.Event(), asyncio.Queue[Calls]()
+
+        async def linger() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                lingers.set()
+                await ended.wait()
+
+        async def connection() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(linger(), name="linger")
+                made.put_nowait(Calls(near, group, {}, first_channel=CONTROLLERS_FIRST_CHANNEL))
+                await asyncio.sleep(0)
+                raise Closed("the connection broke")
+
+        async with asyncio.TaskGroup() as outer:
+            running = outer.create_task(_swallowed(connection()), name="connection")
+            ours = await made.get()
+            await lingers.wait()
+            cut()
+            try:
+                with pytest.raises(Closed):
+                    await answer(ours, "echo", pieces=[])
+            finally:
+                ended.set()
+            await running
+
+    asyncio.run(case())
+
+
+async def _swallowed(work: Any) -> None:
+    with pytest.raises(ExceptionGroup):
+        await work
+
+
 def test_a_reader_may_give_up_after_the_connection_has_ended() -> None:
     async def case() -> None:
         async with pair() as (ours, _, _, cut):

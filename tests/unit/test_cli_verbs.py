@@ -25,14 +25,30 @@ NETWORK = {
     "enabled": True,
     "internal": False,
     "allow": ["prod"],
+    "isolated": False,
+    "rules": None,
+    "attach": "anyone",
+    "agents": None,
+    "hosts": "allow",
+    "host_services": [],
+    "reaches": ["prod"],
     "prefixes": [{"agent": "n1", "block": "10.64.0.0/24"}],
     "endpoints": 2,
 }
-PROD = NETWORK | {"name": "prod", "subnet": "10.80.0.0/14", "allow": [], "prefixes": [], "endpoints": 0}
+PROD = NETWORK | {
+    "name": "prod",
+    "subnet": "10.80.0.0/14",
+    "allow": [],
+    "rules": [],
+    "reaches": ["dev"],
+    "prefixes": [],
+    "endpoints": 0,
+}
 AGENT = {
     "name": "n1",
     "id": "a" * 32,
     "underlay": "192.168.78.1",
+    "addresses": ["192.168.78.1", "fd78::1"],
     "incarnation": 1,
     "connected": True,
     "applied": "1.9",
@@ -83,9 +99,9 @@ def run(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     [
         (
             "network ls",
-            "NETWORK  SUBNET        BLOCK  ENDPOINTS  REACHES  INTERNAL  ENABLED\n"
-            "dev      10.64.0.0/12  /24    2          prod     no        yes\n"
-            "prod     10.80.0.0/14  /24    0          dev      no        yes\n",
+            "NETWORK  SUBNET        BLOCK  ENDPOINTS  REACHES  INSIDE    INTERNAL  ENABLED\n"
+            "dev      10.64.0.0/12  /24    2          prod     -         no        yes\n"
+            "prod     10.80.0.0/14  /24    0          dev      isolated  no        yes\n",
         ),
         (
             "agent ls",
@@ -108,7 +124,7 @@ def test_what_a_verb_prints(words: str, printed: str, capsys: pytest.CaptureFixt
 @pytest.mark.usefixtures("stub")
 @pytest.mark.parametrize(
     ("words", "key", "record"),
-    [("network show dev", "network", NETWORK | {"reaches": ["prod"]}), ("agent show n1", "agent", AGENT)],
+    [("network show dev", "network", NETWORK), ("agent show n1", "agent", AGENT)],
 )
 def test_show_has_the_whole_record_in_json(
     words: str, key: str, record: dict[str, object], capsys: pytest.CaptureFixture[str]
@@ -173,9 +189,15 @@ def test_status_is_one_line_when_all_is_well_and_a_line_more_for_each_trouble(
 def test_a_good_file_is_told_with_what_it_makes(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(f"config check {EXAMPLES / 'walls.yaml'}", capsys)
     assert (code, err) == (0, "")
-    assert out.splitlines()[0] == f"{EXAMPLES / 'walls.yaml'}: fine, 3 networks"
+    assert out.splitlines()[0] == f"{EXAMPLES / 'walls.yaml'}: fine, 5 networks"
     reaches = {line.split()[0]: line.split()[4] for line in out.splitlines()[3:]}
-    assert reaches == {"web": "database", "database": "web", "build": "-"}
+    assert reaches == {
+        "web": "cache,database",
+        "cache": "web",
+        "database": "-",
+        "monitoring": "web",
+        "build": "-",
+    }
 
 
 def test_every_problem_is_on_stdout_and_the_code_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,3 +229,76 @@ def test_agent_with_a_config_is_the_daemon_and_without_anything_its_help(
     assert run("agent --config /etc/hedgerow/agent.yaml", capsys) == (0, "", "")
     assert started == [Path("/etc/hedgerow/agent.yaml")]
     assert "Usage: hedgerow agent" in run("agent", capsys)[1]
+
+
+def test_apply_sends_the_file_waits_for_the_agents_and_names_what_changed(
+    stub: Stub, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("dcos_overlay_enable: true\n")
+    changed = [{"network": "dev", "key": "rules"}]
+    stub.answers["PUT /v1/config"] = 200, {"revision": "1.9", "changed": changed, "warnings": []}
+    assert run(f"apply {file}", capsys) == (0, "dev: rules\nrevision 1.9: 1 changed\n", "")
+    (words, headers, body), (waited, _, _) = stub.asked
+    assert (words, body) == (f"PUT /v1/config?file={str(file).replace('/', '%2F')}", b"dcos_overlay_enable: true\n")
+    assert headers["content-type"].startswith("text/plain")
+    assert waited == "GET /v1/agents?applied=1.9&wait=10s"
+    assert run(f"apply {file} -o name", capsys) == (0, "dev.rules\n", "")
+    code, out, _ = run(f"apply {file} -o json", capsys)
+    assert (code, json.loads(out)["behind"]) == (0, [])
+
+
+def test_apply_names_agents_that_are_behind(stub: Stub, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("")
+    stub.answers["PUT /v1/config"] = 200, {"revision": "1.10", "changed": [], "warnings": ["config.yaml:1: odd"]}
+    code, out, err = run(f"apply {file} --wait 0s", capsys)
+    assert (code, out) == (3, "revision 1.10: nothing changed\n")
+    assert err == "config.yaml:1: odd (a warning)\nnot applied yet: n1; see: hedgerow agent ls\n"
+
+
+def test_apply_prints_every_problem_of_a_file_that_is_refused(
+    stub: Stub, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    stub.answers["PUT /v1/config"] = 400, {"message": "config.yaml:1: one\nconfig.yaml:2: two", "cure": ""}
+    told = "hedgerow: config.yaml:1: one\nconfig.yaml:2: two\n"
+    assert run(f"apply {tmp_path}/config.yaml", capsys) == (2, "", told)
+    assert run(f"apply {tmp_path}/none.yaml", capsys)[0] == 2
+
+
+CAN = {
+    "allowed": True,
+    "source": "/front of dev",
+    "destination": "/api of dev",
+    "protocol": "tcp",
+    "port": 8080,
+    "rule": "dev/front-to-api",
+    "reason": "dev/front-to-api opens 8080/tcp",
+    "where": "dev.rules[0]",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "printed"),
+    [
+        ({}, 0, "yes: /front of dev to /api of dev 8080/tcp: dev/front-to-api opens 8080/tcp"),
+        (
+            {"protocol": "icmp", "port": None, "reason": "dev/a opens icmp"},
+            0,
+            "yes: /front of dev to /api of dev icmp: dev/a opens icmp",
+        ),
+        (
+            {"allowed": False, "protocol": "", "port": None, "reason": "no rule of dev opens it"},
+            5,
+            "no: /front of dev to /api of dev: no rule of dev opens it",
+        ),
+    ],
+)
+def test_can_says_yes_or_no_and_where_that_is_written(
+    changed: dict[str, object], code: int, printed: str, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.answers["GET /v1/can"] = 200, CAN | changed
+    assert run("can /front /api:8080", capsys) == (code, f"{printed} (config.yaml: dev.rules[0])\n", "")
+    assert stub.asked[0][0] == "GET /v1/can?from=%2Ffront&to=%2Fapi%3A8080"
+    assert json.loads(run("can /front /api:8080 -o json", capsys)[1]) == {"version": 1, "can": CAN | changed}

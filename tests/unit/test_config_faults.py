@@ -98,7 +98,7 @@ ONE_FAULT = {
     "unknown key, unlike any": (
         network(colour="red"),
         "9: OV[0].colour: red: no such key; the keys here are name, subnet, prefix, subnet6, prefix6, enabled, allow, "
-        "internal",
+        "isolated, rules, internal, attach, agents, hosts, host_services",
     ),
     "allow of nobody there": (
         network(allow="[devv, web]") + "  - {name: web, subnet: 10.80.0.0/16, prefix: 24}\n",
@@ -131,7 +131,7 @@ ONE_FAULT = {
     ),
     "allow twice the same": (
         network(allow="[web, web]") + "  - {name: web, subnet: 10.80.0.0/16, prefix: 24}\n",
-        "9: OV[0].allow: [web, web]: web is named twice; name it once",
+        "9: OV[0].allow[1]: web: web is named twice; name it once, with all of its ports",
     ),
     "internal is no truth value": (
         network(internal="yes"),

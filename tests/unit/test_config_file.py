@@ -9,11 +9,11 @@ import pytest
 
 from hedgerow.config.file import read_file
 from hedgerow.config.problem import ConfigProblems
-from hedgerow.config.settings import Setting, address4, text, whole_number
+from hedgerow.config.settings import Setting, address, text, whole_number
 from hedgerow.errors import BadInput
 
 NAME = Setting("name", text, "", "a word", "Of this host.")
-UNDERLAY = Setting("underlay", address4, IPv4Address(0), "an IPv4 address", "Of this host.")
+UNDERLAY = Setting("underlay", address, IPv4Address(0), "an IP address", "Of this host.")
 PORT = Setting("port", whole_number(1, 65535), 64000, "a port", "Of the tunnels.")
 
 
@@ -38,7 +38,7 @@ def test_every_fault_is_told_at_once(path: Path) -> None:
     path.write_text("underlay: 192.168.78.300\nprot: 1\nport: 70000\nport: 2\n")
     assert faults(path) == [
         "1: name is missing; write name: and a word",
-        "1: underlay: 192.168.78.300: not an IPv4 address; write four numbers from 0 to 255, as 192.168.0.7",
+        "1: underlay: 192.168.78.300: not an IP address; write one, as 192.168.0.7 or fd00::7",
         "2: prot: 1: no such key; did you mean port?",
         "3: port: 70000: out of range; write a number from 1 to 65535",
         "4: port: 2: given twice, first in line 3; keep one of them",

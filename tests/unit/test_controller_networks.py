@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import IPv6Network
 from pathlib import Path
 from random import Random
 
@@ -119,19 +118,16 @@ def test_an_empty_store_needs_a_file_without_faults(tmp_path: Path) -> None:
     run(case())
 
 
-def test_networks_with_ipv6_are_refused_at_start_unless_they_are_disabled(tmp_path: Path) -> None:
+def test_the_shortest_configuration_has_the_two_networks_of_dcos(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
 
     async def case() -> None:
-        store = MemoryStore()
         config.write_text("dcos_overlay_enable: true\n")
-        with pytest.raises(BadInput, match=r"IPv6 networks: not yet \(dcos6\)"):
-            await open_cluster(store, config, bits())
-        assert store.revision == 0
-        disabled = network("six", "10.0.0.0/16", enabled=False, subnet6=IPv6Network("fd00::/64"), prefix6=80)
-        await import_spec(store, cluster(DEV, disabled), bits())
-        await open_cluster(store, config, bits())
-        await store.commit([], [Put("/other", b"")])
+        spec = await open_cluster(MemoryStore(), config, bits())
+        assert [(str(one.subnet), str(one.subnet6)) for one in spec.networks] == [
+            ("9.0.0.0/8", "None"),
+            ("None", "fd01:b::/64"),
+        ]
 
     run(case())
 
@@ -144,3 +140,18 @@ def test_vnis_and_gateways_are_never_drawn_twice() -> None:
     assert [one.gateway_index for one in known] == list(range(1, 301))
     assert all(one.gateway != other.gateway for one, other in itertools.pairwise(known))
     assert {one.name for one in (*TWO.networks,)} == {DEV.name, PROD.name}
+
+
+def test_a_store_whose_configuration_cannot_be_read_is_named_at_start(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(TEXT)
+
+    async def case() -> None:
+        store = MemoryStore()
+        await open_cluster(store, config, bits())
+        await store.commit([], [Put("/cluster", b"[]")])
+        with pytest.raises(BadInput, match="/cluster in the store cannot be read"):
+            await open_cluster(store, config, bits())
+        assert (await drift(store, config)).cure == f"hedgerow apply {config}"
+
+    run(case())

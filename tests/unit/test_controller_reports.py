@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
 from unit.controller_cases import Agent1, agent_id, controller, new_store, put_instance, run, stored, until
 
-from hedgerow.model.agent import AgentId
+from hedgerow.controller.reports import owns
+from hedgerow.model.agent import Agent, AgentId, Prefix, Prefix6, Vtep
 from hedgerow.model.app import InstanceId, InstanceState, InstanceStatus
-from hedgerow.model.endpoint import Endpoint
+from hedgerow.model.endpoint import Endpoint, EndpointKey
 from hedgerow.model.network import NetworkId
 from hedgerow.store.base import Delete
 from hedgerow.store.memory import MemoryStore
@@ -92,6 +93,32 @@ def test_an_address_of_somebody_else_is_not_taken_over(caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         run(case())
     assert caplog.text.count("has no right to") == 3
+
+
+def test_an_endpoint_is_an_agents_own_only_with_each_of_its_addresses() -> None:
+    net = NetworkId("1" * 32)
+    agent = Agent(
+        id=AgentId("a" * 32),
+        name="n1",
+        underlay=IPv4Address("192.0.2.1"),
+        incarnation=1,
+        vtep=Vtep(ip=None, mac=bytes(6)),
+        prefixes=(Prefix(network=net, block=IPv4Network("10.64.1.0/24")),),
+        prefixes6=(Prefix6(network=net, block=IPv6Network("fd00:1::/64")),),
+    )
+    ours, theirs = IPv4Address("10.64.1.1"), IPv4Address("10.64.2.1")
+    ours6, theirs6 = IPv6Address("fd00:1::1"), IPv6Address("fd00:1:0:1::1")
+    for address, address6, is_own in (
+        (ours, ours6, True),
+        (None, ours6, True),
+        (ours, theirs6, False),
+        (theirs, ours6, False),
+        (None, theirs6, False),
+    ):
+        endpoint = Endpoint(
+            key=EndpointKey("cni", "c1", "eth0"), network=net, address=address, address6=address6, mac=bytes(6)
+        )
+        assert owns(agent, endpoint) is is_own, (address, address6)
 
 
 def test_a_first_report_that_is_not_whole_ends_the_connection() -> None:
@@ -226,5 +253,16 @@ def test_more_endpoints_than_a_host_can_have_end_the_connection(monkeypatch: pyt
             await agent.report(*(agent.endpoint(number) for number in range(1, 5)))
             await until(lambda: not running.core.sessions.connected)
             assert not endpoints(store, agent)
+
+    run(case())
+
+
+def test_an_instance_with_more_addresses_than_any_can_have_ends_the_connection() -> None:
+    async def case() -> None:
+        async with controller(await new_store()) as running:
+            agent = await running.join(1)
+            addresses = tuple(IPv4Address("10.64.0.0") + number for number in range(17))
+            await agent.report(instances=(status("a", agent.id, addresses=addresses),))
+            await until(lambda: not running.core.sessions.connected)
 
     run(case())

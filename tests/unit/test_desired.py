@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 from unit.agent_records import DCOS, DEV, LOCAL, OTHER, OWN, SNAPSHOT, VAULT, placed
 
 from hedgerow.agent import desired
 from hedgerow.agent.desired import Wanted
-from hedgerow.agent.objects import Kind, LinkRecord, Placed
+from hedgerow.agent.objects import Kind, KnownAgent, LinkRecord, Placed
 from hedgerow.model.agent import Prefix
 from hedgerow.model.snapshot import Snapshot
 from hedgerow.reconcile.plan import Key
@@ -69,6 +69,18 @@ def test_every_agent_is_known_ourselves_included() -> None:
     assert shown(SNAPSHOT, Kind.AGENT) == ["10.0.0.1", "10.0.0.2"]
 
 
+def test_hosts_are_walled_off_at_every_address_that_their_agents_name() -> None:
+    other = replace(
+        SNAPSHOT.agents[OTHER], addresses4=(IPv4Address("192.0.2.7"),), addresses6=(IPv6Address("fd99::7"),)
+    )
+    snapshot = replace(SNAPSHOT, agents={OWN: SNAPSHOT.agents[OWN], OTHER: other})
+    rows = Wanted(Known(snapshot), LOCAL).rows(Kind.AGENT)
+    assert {key.name for key, row in rows.items() if row == KnownAgent(True)} == {"10.0.0.1", "10.0.0.2"}
+    assert {key.name for key, row in rows.items() if row == KnownAgent(False)} == {"192.0.2.7", "fd99::7"}
+    (text,) = shown(snapshot, Kind.FIREWALL)
+    assert text != shown(SNAPSHOT, Kind.FIREWALL)[0]
+
+
 def test_the_host_has_the_gateways_dns_and_its_vtep_address() -> None:
     assert shown(SNAPSHOT, Kind.ADDRESS) == [
         "169.254.1.1",
@@ -116,7 +128,7 @@ def test_a_disabled_network_is_nothing_at_all() -> None:
     assert shown(snapshot, Kind.LINK, placed("c1", DCOS, "9.0.1.1")) == []
 
 
-def test_only_eth0_on_a_network_with_a_way_out_has_a_default_route() -> None:
+def test_only_eth0_has_a_default_route_also_on_an_internal_network() -> None:
     def routes(each: Placed) -> list[str]:
         rows = Wanted(Known(SNAPSHOT, each), LOCAL).rows(Kind.LINK)
         record = rows[desired.link_key(each)]
@@ -126,7 +138,7 @@ def test_only_eth0_on_a_network_with_a_way_out_has_a_default_route() -> None:
 
     assert "0.0.0.0/0" in routes(placed("c1", DCOS, "9.0.1.1"))
     assert "0.0.0.0/0" not in routes(placed("c1", DCOS, "9.0.1.1", ifname="eth1"))
-    assert "0.0.0.0/0" not in routes(placed("c1", VAULT, "10.80.1.1"))
+    assert "0.0.0.0/0" in routes(placed("c1", VAULT, "10.80.1.1"))
 
 
 def test_before_it_is_registered_an_agent_wants_nothing() -> None:
@@ -135,9 +147,9 @@ def test_before_it_is_registered_an_agent_wants_nothing() -> None:
         assert all(Wanted(Known(snapshot), LOCAL).rows(kind) == {} for kind in Kind)
 
 
-def test_of_a_saved_snapshot_only_links_may_be_removed() -> None:
+def test_of_a_saved_snapshot_only_what_the_agent_knows_by_itself_may_be_removed() -> None:
     saved, live = Wanted(Known(SNAPSHOT, is_live=False), LOCAL), Wanted(Known(SNAPSHOT), LOCAL)
-    assert [kind for kind in Kind if saved.may_remove(kind)] == [Kind.LINK]
+    assert [kind for kind in Kind if saved.may_remove(kind)] == [Kind.BARRED, Kind.LINK, Kind.PUBLISHED]
     assert all(live.may_remove(kind) for kind in Kind)
     assert not Wanted(Known(None), LOCAL).may_remove(Kind.LINK)
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,14 @@ def test_a_container_is_read_from_what_its_engine_says() -> None:
     assert (found.instance, found.phase, found.ended_s) == ("web.1", Phase.RUNNING, None)
     assert found.addresses == (IPv4Address("9.0.0.2"),)
     assert found.started_s == 1767323045.123456
+
+
+def test_an_address_that_stands_for_none_is_not_an_instances() -> None:
+    """Docker gives every container of an IPv6-only network one of IPv4: link-local."""
+    six = {"IPAddress": "169.254.64.5", "GlobalIPv6Address": "fd00:6::1"}
+    found = container_of(Engine.DOCKER, INSPECTED | {"NetworkSettings": {"Networks": {"six": six}}})
+    assert found is not None
+    assert (found.addresses, found.addresses6) == ((), (IPv6Address("fd00:6::1"),))
 
 
 def test_a_container_of_somebody_else_is_none_of_ours() -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from ipaddress import IPv4Address
+from dataclasses import asdict, replace
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
 from hedgerow.errors import BadInput
-from hedgerow.lab import cgroups, down, matrix, members, probe, processes, supervisor
+from hedgerow.lab import cgroups, down, matrix, members, places, probe, processes, supervisor
 from hedgerow.lab.images import checkout
 from hedgerow.lab.places import Place
 from hedgerow.lab.probe import Answer, Outcome
-from hedgerow.lab.topology import Lab, address_of
+from hedgerow.lab.topology import Lab, address_of, beside
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -86,6 +86,28 @@ def test_members_have_addresses_of_their_own_on_the_underlay() -> None:
     assert len({address_of(name) for name in every}) == len(every) == 202
 
 
+def test_members_have_addresses_of_ipv6_too_with_the_same_last_number() -> None:
+    every = [beside(address_of(name)) for name in Lab(name="x", nodes=200).members]
+    assert len(set(every)) == 202
+    assert str(beside(address_of("n7"))) == "fd78::7"
+
+
+def test_what_stands_for_no_address_is_none() -> None:
+    row = {"IPAddress": "169.254.64.5", "GlobalIPv6Address": "fd00:6::1"}
+    seen = {"NetworkSettings": {"Networks": {"six": row, "four": {"IPAddress": "10.0.0.1", "GlobalIPv6Address": ""}}}}
+    assert list(map(str, places.addresses(seen, "six"))) == ["fd00:6::1"]
+    assert list(map(str, places.addresses(seen, "four"))) == ["10.0.0.1"]
+
+
+def test_pairs_of_different_ip_versions_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    four, six = place("n1", "both", 7), replace(place("n2", "both", 8), address=IPv6Address("fd00::8"))
+    monkeypatch.setattr(matrix, "cell", lambda source, target: (source, target))
+    assert list(matrix.measure([four, six, replace(four, node="n3")])) == [
+        (four, replace(four, node="n3")),
+        (replace(four, node="n3"), four),
+    ]
+
+
 def test_no_process_is_taken_for_a_supervisor_of_a_lab_that_does_not_exist() -> None:
     assert processes.supervisors(Path("/nowhere")) == {}
 
@@ -97,6 +119,10 @@ def test_a_network_that_overlaps_the_lab_s_underlay_is_refused_by_name() -> None
     text = (checkout() / "examples" / "lab.yaml").read_text().replace("10.80.0.0/14", "192.168.0.0/16")
     with pytest.raises(BadInput, match=r"prod \(192.168.0.0/16\) overlaps"):
         check(Lab(name="x"), load(text))
+    six = text.replace("  vtep_subnet:", "  vtep_subnet6: fd01:a::/64\n  vtep_subnet:")
+    six = six.replace("subnet: 192.168.0.0/16\n      prefix: 24", "subnet6: 'fd78::/16'\n      prefix6: 64")
+    with pytest.raises(BadInput, match=r"prod \(fd78::/16\) overlaps"):
+        check(Lab(name="x"), load(six))
 
 
 IP = bytes([0x45]) + bytes(19)
@@ -116,6 +142,22 @@ MARK = bytes(range(16))
 )
 def test_only_the_answer_to_the_own_ping_counts(icmp: bytes, answer: Answer | None) -> None:
     assert probe.meaning(IP + icmp, MARK) == answer
+
+
+@pytest.mark.parametrize(
+    ("icmp", "answer"),
+    [
+        (b"\x81\0\0\0" + MARK, Answer.REACHED),
+        (b"\x81\0\0\0" + MARK[::-1], None),
+        (b"\1\1\0\0\0\0\0\0" + bytes(40) + b"\x80\0\0\0" + MARK[:4], Answer.REFUSED),
+        (b"\1\1\0\0\0\0\0\0" + bytes(40) + b"\x80\0\0\0" + b"else", None),
+        (b"\x80\0\0\0" + MARK, None),
+        (b"\1\1\0\0", None),
+    ],
+)
+def test_over_ipv6_too_only_the_answer_to_the_own_ping_counts(icmp: bytes, answer: Answer | None) -> None:
+    """It comes without the packet's header."""
+    assert probe.meaning6(icmp, MARK) == answer
 
 
 def test_an_echo_request_has_a_right_checksum() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation.loop import SimulatedLoop
 
-from hedgerow.reconcile.loop import RESYNC_S, Loop
+from hedgerow.reconcile.loop import LONGEST_RESYNC_S, SHORTEST_RESYNC_S, Loop, resync_pause_s
 from hedgerow.reconcile.plan import Key, Op, Set
 
 
@@ -30,10 +30,11 @@ class Fake:
         self.rows: dict[Key, object] = {}
         self.broken: set[str] = set()
         self.unreadable = False
+        self.delay_s = 0.001
         self.seen = seen
 
     async def read(self) -> Mapping[Key, object]:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self.delay_s)
         if self.unreadable:
             raise OSError("unreadable")
         return dict(self.rows)
@@ -74,7 +75,9 @@ class World:
         self.seen: list[str] = []
         self.want = Want()
         self.targets = {kind: Fake(kind, self.seen) for kind in Kind}
-        self.loop = Loop(self.targets.values(), self.want, clock=lambda: 1000.0)
+        self.loop = Loop(
+            self.targets.values(), self.want, clock=lambda: 1000.0, spent=lambda: asyncio.get_running_loop().time()
+        )
 
     @property
     def rows(self) -> dict[Key, object]:
@@ -181,7 +184,7 @@ def test_a_kind_that_cannot_be_read_is_set_anew_and_nothing_of_it_is_removed() -
     simulated(test())
 
 
-def test_pauses_grow_while_something_fails_and_end_at_half_a_minute() -> None:
+def test_pauses_grow_while_something_fails_up_to_the_pause_of_a_well_host() -> None:
     times: list[float] = []
 
     async def test() -> None:
@@ -192,13 +195,58 @@ def test_pauses_grow_while_something_fails_and_end_at_half_a_minute() -> None:
 
     simulated(test())
     pauses = [round(later - sooner) for sooner, later in pairwise(times)]
-    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    assert pauses == [1, 2, *[SHORTEST_RESYNC_S] * 5]
 
 
-def test_all_is_looked_at_again_once_a_minute() -> None:
+def test_where_a_round_is_cheap_all_is_looked_at_again_every_four_seconds() -> None:
     times: list[float] = []
     simulated(_rounds(World(), 3, times))
-    assert [round(later - sooner) for sooner, later in pairwise(times)] == [RESYNC_S, RESYNC_S]
+    assert [round(later - sooner) for sooner, later in pairwise(times)] == [SHORTEST_RESYNC_S] * 2
+
+
+def test_looking_takes_half_a_percent_of_the_time_and_a_minute_is_the_longest_pause() -> None:
+    pauses = [resync_pause_s(round_s) for round_s in (0.0, 0.019, 0.05, 0.2, 5.0)]
+    assert pauses == [SHORTEST_RESYNC_S, SHORTEST_RESYNC_S, 10.0, 40.0, LONGEST_RESYNC_S]
+
+
+def test_where_a_round_is_dear_the_pauses_are_long_from_the_third_on() -> None:
+    times: list[float] = []
+    world = World()
+    world.targets[Kind.FIRST].delay_s = 0.1
+    simulated(_rounds(world, 5, times))
+    assert [round(later - sooner) for sooner, later in pairwise(times)] == [4, 4, 21, 21]
+
+
+def test_a_round_that_has_something_to_do_says_nothing_of_what_looking_costs() -> None:
+    times: list[float] = []
+
+    async def test() -> None:
+        world = World()
+        world.targets[Kind.FIRST].delay_s = 0.1
+        running = asyncio.ensure_future(_rounds(world, 6, times))
+        for number in range(6):
+            world.want.all = {key(Kind.FIRST, "a"): number}
+            await world.loop.rounds.changed(number)
+        await running
+
+    simulated(test())
+    assert [round(later - sooner) for sooner, later in pairwise(times)] == [4] * 5
+
+
+def test_one_long_round_does_not_put_the_next_off() -> None:
+    times: list[float] = []
+
+    async def test() -> None:
+        world = World()
+        running = asyncio.ensure_future(_rounds(world, 4, times))
+        await world.loop.first_round()
+        world.targets[Kind.FIRST].delay_s = 3.0
+        await world.loop.rounds.changed(1)
+        world.targets[Kind.FIRST].delay_s = 0.001
+        await running
+
+    simulated(test())
+    assert [round(later - sooner) for sooner, later in pairwise(times)] == [7, 4, 4]
 
 
 async def _rounds(world: World, count: int, times: list[float]) -> None:

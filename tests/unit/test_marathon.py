@@ -154,9 +154,9 @@ def test_a_body_that_is_no_json_is_said_to_be_none(body: bytes) -> None:
             "is not one of (dcos-1)",
         ),
         (
-            {"container": {"portMappings": [{"hostPort": 0}], "docker": {"image": "i"}}},
+            {"container": {"portMappings": [{"hostPort": 80}, {"hostPort": 80}], "docker": {"image": "i"}}},
             "/container/portMappings",
-            "hostPort is not supported yet",
+            "Host ports must be unique.",
         ),
         (
             {"container": {"docker": {"image": "i", "privileged": True}}},
@@ -243,6 +243,42 @@ def test_the_environment_is_marathons() -> None:
         "MESOS_SANDBOX": "/mnt/mesos/sandbox",
         "A": "b",
     }
+
+
+def test_a_host_port_is_what_the_environment_names_and_is_given_back() -> None:
+    mappings = [
+        {"containerPort": 80, "hostPort": 8080, "name": "web"},
+        {"containerPort": 53, "hostPort": 0, "protocol": "udp,tcp"},
+        {"hostPort": 0},
+        {"containerPort": 9100},
+        {},
+    ]
+    app = read(PLAIN | {"container": {"docker": {"image": "i"}, "portMappings": mappings}}).app
+    launch = launch_of(app, InstanceId("a.1"), "n1", lambda: 2000, [8080, 31001, 31002, None, None])
+    found = dict(launch.environment)
+    assert {name: value for name, value in found.items() if name.startswith("PORT")} == {
+        "PORT0": "8080",
+        "PORT_80": "8080",
+        "PORT_WEB": "8080",
+        "PORT1": "31001",
+        "PORT_53": "31001",
+        "PORT2": "31002",
+        "PORT_31002": "31002",
+        "PORT3": "9100",
+        "PORT_9100": "9100",
+        "PORT4": "2000",
+        "PORT_2000": "2000",
+        "PORTS": "8080,31001,31002,2000",
+        "PORT": "8080",
+    }
+    assert [str(port) for port in launch.ports] == [
+        "8080->80/tcp",
+        "31001->53/tcp",
+        "31001->53/udp",
+        "31002->31002/tcp",
+    ]
+    assert launch.host_ports == (8080, 31001, 31002)
+    assert [each.get("hostPort") for each in definition(app)["container"]["portMappings"]] == [8080, 0, 0, None, None]
 
 
 def test_args_are_handed_to_the_entry_point_of_an_image_and_are_the_command_without_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -81,26 +81,37 @@ def test_an_address_is_alone_on_its_link(address: IPv4Address, index: int) -> No
     assert message.get_attr("IFA_LOCAL") == message.get_attr("IFA_ADDRESS") == str(address)
 
 
-networks = st.builds(lambda a, n: IPv4Network((a, n), strict=False), st.ip_addresses(v=4), st.integers(0, 32))
-addresses = st.none() | st.ip_addresses(v=4)
-routes = st.builds(
-    Route,
-    to=networks,
-    index=st.integers(1, 1000),
-    via=addresses,
-    source=addresses,
-    onlink=st.booleans(),
-    protocol=st.just(72),
-)
+@given(st.ip_addresses(v=6), st.integers(1, 2**31 - 1))
+def test_an_ipv6_address_is_not_looked_for_at_others(address: IPv6Address, index: int) -> None:
+    message = decoded(ifaddrmsg, netlink.replace_address(index, address))
+    assert (message["family"], message["prefixlen"], message["index"]) == (socket.AF_INET6, 128, index)
+    assert message["flags"] == 2, "IFA_F_NODAD"
+    assert IPv6Address(message.get_attr("IFA_LOCAL")) == address
 
 
-@given(routes)
+def routes_of(version: int) -> st.SearchStrategy[Route]:
+    kind, bits = (IPv4Network, 32) if version == 4 else (IPv6Network, 128)
+    own = st.ip_addresses(v=version)
+    return st.builds(
+        Route,
+        to=st.builds(lambda a, n: kind((a, n), strict=False), own, st.integers(0, bits)),
+        index=st.integers(1, 1000),
+        via=st.none() | own,
+        source=st.none() | own,
+        onlink=st.booleans(),
+        protocol=st.just(72),
+    )
+
+
+@given(routes_of(4) | routes_of(6))
 def test_a_route_says_what_it_was_made_from(route: Route) -> None:
     message = decoded(rtmsg, netlink.replace_route(route))
-    to = message.get_attr("RTA_DST") or "0.0.0.0"
-    assert IPv4Network(f"{to}/{message['dst_len']}") == route.to
-    assert message.get_attr("RTA_GATEWAY") == (str(route.via) if route.via else None)
-    assert message.get_attr("RTA_PREFSRC") == (str(route.source) if route.source else None)
+    to = message.get_attr("RTA_DST") or ("0.0.0.0" if route.to.version == 4 else "::")
+    assert ip_network(f"{to}/{message['dst_len']}") == route.to
+    assert message["family"] == netlink.family_of(route.to.version)
+    for name, address in (("RTA_GATEWAY", route.via), ("RTA_PREFSRC", route.source)):
+        said = message.get_attr(name)
+        assert (ip_address(said) if said else None) == address
     assert message.get_attr("RTA_OIF") == route.index
     assert bool(message["flags"] & 4) == route.onlink
     assert (message["proto"], message["table"]) == (72, 254)
@@ -171,7 +182,10 @@ def test_links_and_addresses_are_those_of_the_system() -> None:
         assert loopback is not None
         assert (loopback.index, loopback.mtu_bytes) == (1, 65536)
         assert links.find(channel, "none-such") is None
-        assert set(links.addresses(channel, 1)) <= set(links.addresses(channel))
+        for version in (4, 6):
+            assert set(links.addresses(channel, 1, version)) <= set(links.addresses(channel, version=version))
+            assert all(address.version == version for address in links.addresses(channel, version=version))
+            assert all(route.to.version == version for route in links.routes(channel, version))
 
 
 def test_events_tell_which_link_went_and_whether_a_route_was_ours() -> None:
@@ -183,8 +197,34 @@ def test_events_tell_which_link_went_and_whether_a_route_was_ours() -> None:
     assert (second.kind, second.protocol) == (netlink.DELROUTE, 72)
 
 
+@pytest.mark.parametrize(("forwards", "is_up"), [(0, False), (1, True)])
+@pytest.mark.parametrize("index", [7, netlink.ALL_LINKS])
+def test_events_tell_which_link_stopped_forwarding(index: int, forwards: int, is_up: bool) -> None:
+    body = bytes(4) + netlink.attribute(1, struct.pack("=i", index)) + netlink.number(2, forwards)
+    (event,) = netlink.messages(frame(netlink.NEWNETCONF, body))
+    assert (event.kind, event.index, event.is_up) == (netlink.NEWNETCONF, index, is_up)
+
+
+def test_a_change_that_says_nothing_of_forwarding_takes_nothing_away() -> None:
+    (event,) = netlink.messages(frame(netlink.NEWNETCONF, bytes(4) + netlink.attribute(1, struct.pack("=i", 7))))
+    assert event.is_up
+
+
+@pytest.mark.parametrize(("kind", "is_bridge"), [("bridge", True), ("veth", False), ("bridge_slave", False)])
+def test_events_tell_a_bridge(kind: str, is_bridge: bool) -> None:
+    info = netlink.attribute(netlink.IFLA_LINKINFO, netlink.text(netlink.IFLA_INFO_KIND, kind))
+    (event,) = netlink.messages(frame(netlink.NEWLINK, netlink.link_head(7) + info))
+    assert event.is_bridge is is_bridge
+
+
 def test_the_words_of_a_request_can_be_typed() -> None:
     route = Route(IPv4Network("9.0.0.0/8"), 3, IPv4Address("169.254.0.1"), IPv4Address("44.128.0.1"), onlink=True)
     assert netlink.replace_route(route).words == (
         "ip route replace 9.0.0.0/8 via 169.254.0.1 dev 3 onlink src 44.128.0.1 proto 4"
     )
+
+
+def test_events_of_addresses_tell_the_link_and_the_version() -> None:
+    for address, is_ipv6 in ((IPv4Address("44.128.0.1"), False), (IPv6Address("fd01:a::1"), True)):
+        (event,) = netlink.messages(frame(netlink.DELADDR, netlink.delete_address(7, address).body))
+        assert (event.kind, event.index, event.is_ipv6) == (netlink.DELADDR, 7, is_ipv6)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.marathon_client import NETWORKS
 
+from hedgerow.apps import hostports
 from hedgerow.apps.marathon import read_app
 from hedgerow.apps.placement import (
     STEADY_S,
@@ -28,6 +29,7 @@ from hedgerow.apps.placement import (
 from hedgerow.apps.records import App
 from hedgerow.model.agent import Agent, AgentId, Vtep
 from hedgerow.model.app import AppId, Instance, InstanceState, InstanceStatus
+from hedgerow.model.network import NetworkSpec
 
 NOW_S = 1000.0
 WEB = AppId("/web")
@@ -265,3 +267,58 @@ def test_what_an_app_of_the_same_id_left_is_killed_and_does_not_count_for_the_ne
     steps = steps_of(world, drawn=dice(10))
     assert {step.instance.id for step in steps if isinstance(step, Kill)} == set(old.instances)
     assert [step.instance.version for step in steps if isinstance(step, Start)] == ["v2"]
+
+
+def ports(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"container": {"docker": {"image": "i"}, "portMappings": list(rows)}}
+
+
+def test_a_host_port_is_on_one_agent_once_and_what_finds_no_place_waits() -> None:
+    world = started(3, ("n1", "n2"), **ports({"containerPort": 80, "hostPort": 8080}))
+    assert sorted(each.agent for each in world.instances.values()) == ["n1", "n2"]
+    assert steps_of(world) == []
+    over = next(iter(world.instances.values()))
+    ended = replace(world, statuses={**world.statuses, over.id: status(over, InstanceState.FINISHED)})
+    later = do(ended, steps_of(ended))
+    assert [step.instance.agent for step in steps_of(later, NOW_S + 400) if isinstance(step, Start)] == [over.agent]
+    udp = app(1, **ports({"containerPort": 80, "hostPort": 8080, "protocol": "udp"}))
+    second = replace(world, apps={AppId("/second"): replace(udp, id=AppId("/second")), **world.apps})
+    assert [step.instance.app for step in steps_of(second) if isinstance(step, Start)] == ["/second"]
+
+
+def test_drawn_host_ports_are_each_others_neighbours_never_each_other() -> None:
+    world = started(5, ("n1",), **ports({"hostPort": 0}, {"hostPort": 31000}, {"hostPort": 0, "protocol": "udp"}))
+    [only] = world.instances.values()
+    assert only.launch.host_ports[1] == 31000
+    assert len(set(only.launch.host_ports)) == 3
+    many = started(5, ("n1",), **ports({"hostPort": 0}, {"hostPort": 0, "protocol": "udp,tcp"}))
+    found = [port for each in many.instances.values() for port in each.launch.host_ports]
+    assert len(set(found)) == len(found) == 10
+    assert all(port in hostports.DRAWN for port in found)
+
+
+def test_an_app_runs_only_on_agents_that_have_its_network() -> None:
+    agents = {AgentId(name): agent(name) for name in ("n1", "n2", "n3")}
+    wanted = app(instances=4)
+    spec = NetworkSpec(name=wanted.network.name, agents=("n[23]",))
+    world = World(apps={WEB: wanted}, agents=agents, networks={spec.name: spec})
+    starts = [step for step in decide(world, NOW_S, dice())[WEB] if isinstance(step, Start)]
+    assert sorted(step.instance.agent for step in starts) == ["n2", "n2", "n3", "n3"]
+    nowhere = replace(world, networks={spec.name: replace(spec, agents=())})
+    assert decide(nowhere, NOW_S, dice()) == {}
+
+
+def test_an_app_whose_record_cannot_be_read_is_left_as_it_is_and_so_is_what_runs_on_such_an_agent() -> None:
+    agents = {AgentId("n1"): agent("n1")}
+    world = World(apps={WEB: app()}, agents=agents)
+    running = do(world, decide(world, NOW_S, dice())[WEB])
+    damaged = replace(running, apps={}, damaged=["/apps/web"])
+    assert decide(damaged, NOW_S, dice()) == {}
+    lost = replace(running, agents={}, damaged=["/agents/n1"])
+    assert not any(lost.is_lost(instance) for instance in lost.instances.values())
+
+
+def test_the_labels_of_an_app_go_with_its_instances() -> None:
+    world = World(apps={WEB: app(labels={"tier": "front", "a": "1"})}, agents={AgentId("n1"): agent("n1")})
+    (start,) = [step for step in decide(world, NOW_S, dice())[WEB] if isinstance(step, Start)]
+    assert start.instance.labels == (("a", "1"), ("tier", "front"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import settings
@@ -36,6 +36,19 @@ def test_an_owner_gets_the_same_address_each_time_it_asks() -> None:
     assert pool.take("c1") == pool.take("c1") == pool.take("c1", A) == A
     assert pool.address_of("c1") == A
     assert pool.owner_of(A) == "c1"
+
+
+def test_a_block_of_ipv6_is_given_out_from_its_first_host_on_however_large() -> None:
+    block = IPv6Network("fd01:b::1:0:0:0/80")
+    pool = Pool("dcos6", [block])
+    assert [pool.take(f"c{number}") for number in range(3)] == [block[1], block[2], block[3]]
+    assert pool.free == 2**48 - 4
+    pool.give_back(block[2])
+    assert pool.take("c9") == block[4]
+    assert pool.take("last", block[-1]) == block[-1]
+    for strange in (block[0], IPv6Address("fd01:b::2:0:0:1"), A):
+        with pytest.raises(Refused):
+            pool.take("asks", strange)
 
 
 def test_a_freed_address_is_reused_last_and_the_longest_free_one_first() -> None:

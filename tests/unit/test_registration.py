@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from random import Random
 
 import pytest
@@ -25,12 +25,12 @@ from unit.controller_cases import (
     until,
 )
 
-from hedgerow.controller.allotment import NO_VTEP, Rejected, lacking, registered
+from hedgerow.controller.allotment import MOST_ADDRESSES, NO_VTEP, Rejected, lacking, registered
 from hedgerow.controller.networks import draw_networks
 from hedgerow.model.agent import Agent, Vtep
 from hedgerow.model.network import Network, VtepSpec
 from hedgerow.store.base import Compare, Delete, Put
-from hedgerow.wire.codec import to_json
+from hedgerow.wire.codec import from_json, pack, to_json, unpack
 
 NETWORKS = draw_networks([DEV, PROD], [], Random(1).getrandbits)
 
@@ -102,6 +102,32 @@ def test_an_underlay_address_that_no_host_can_have_is_refused(address: str) -> N
     with pytest.raises(Rejected, match=address) as told:
         registered(hello(1, underlay=IPv4Address(address)), None, [], NETWORKS, TWO)
     assert told.value.code == "underlay"
+
+
+@pytest.mark.parametrize("address", ["fd00:6::7", "fd01:a::7", "fe80::7", "::1", "::", "ff02::1"])
+def test_an_ipv6_underlay_address_that_no_host_can_have_is_refused(address: str) -> None:
+    six = network("six", "10.9.0.0/16", subnet6=IPv6Network("fd00:6::/48"), prefix6=64)
+    spec = cluster(six, vtep=VtepSpec(subnet=VTEPS.subnet, subnet6=IPv6Network("fd01:a::/64")))
+    known = draw_networks(spec.networks, [], lambda width: 3)
+    with pytest.raises(Rejected, match=address) as told:
+        registered(hello(1, underlay=IPv6Address(address)), None, [], known, spec)
+    assert told.value.code == "underlay"
+    assert registered(hello(1, underlay=IPv6Address("fd99::7")), None, [], known, spec).underlay.version == 6
+
+
+def test_tunnels_are_of_one_ip_version() -> None:
+    first = registered(hello(1), None, [], NETWORKS, TWO)
+    with pytest.raises(Rejected, match="of another IP version") as told:
+        registered(hello(2, underlay=IPv6Address("fd99::2")), None, [first], NETWORKS, TWO)
+    assert told.value.code == "underlay"
+
+
+@pytest.mark.parametrize("address", [IPv4Address("192.0.2.7"), IPv6Address("fd99::7")])
+def test_an_underlay_address_of_either_version_travels_and_is_kept(address: IPv4Address | IPv6Address) -> None:
+    said = hello(1, underlay=address)
+    assert unpack(pack(0, said)) == (0, said)
+    record = registered(said, None, [], NETWORKS, TWO)
+    assert from_json(to_json(record), Agent) == record
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "..", "-a", "n\n1", "x" * 254, "é"])
@@ -217,3 +243,32 @@ def test_a_network_that_goes_and_an_agent_that_goes_reach_everybody() -> None:
             assert isinstance(stored(running.store, "/networks/", Network), dict)
 
     run(case())
+
+
+@pytest.mark.parametrize(
+    ("agents", "have"),
+    [(None, "n1 n2 n10"), ((), ""), (("n1",), "n1"), (("n1*",), "n1 n10"), (("n[12]",), "n1 n2"), (("N1", "x"), "")],
+)
+def test_only_agents_that_a_network_names_get_a_part_of_it(agents: tuple[str, ...] | None, have: str) -> None:
+    chosen = network("chosen", "10.0.0.0/24", agents=agents)
+    networks = draw_networks([chosen], [], Random(1).getrandbits)
+    known: list[Agent] = []
+    for number in (1, 2, 10):
+        known.append(registered(hello(number), None, known, networks, cluster(chosen)))
+    assert " ".join(agent.name for agent in known if agent.prefixes) == have
+    assert [lacking(agent, networks, cluster(chosen)) for agent in known] == [[], [], []]
+
+
+def test_a_hosts_addresses_are_kept_sorted_without_those_that_are_nobody_elses_business() -> None:
+    told = ["10.0.0.9", "10.0.0.7", "127.0.0.1", "169.254.0.1", "0.0.0.0", "224.0.0.1", "10.0.0.9"]
+    said = hello(
+        1, addresses4=tuple(map(IPv4Address, told)), addresses6=(IPv6Address("fe80::1"), IPv6Address("fd00::7"))
+    )
+    own = registered(said, None, [], NETWORKS, TWO)
+    assert [str(each) for each in own.host_addresses] == ["10.0.0.7", "10.0.0.9", "fd00::7"]
+    assert registered(hello(1), own, [], NETWORKS, TWO).host_addresses == ()
+
+
+def test_one_agent_cannot_name_addresses_without_end() -> None:
+    many = tuple(IPv4Address("203.0.113.0") + number for number in range(100))
+    assert len(registered(hello(1, addresses4=many), None, [], NETWORKS, TWO).host_addresses) == MOST_ADDRESSES

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -22,7 +23,7 @@ from hedgerow.model.snapshot import Revision
 from hedgerow.wire import messages
 from hedgerow.wire.memory import memory_pair
 from hedgerow.wire.messages import Call, Chunk, Delta, End, Hello, Refusal, Report, Welcome
-from hedgerow.wire.stream import Stream
+from hedgerow.wire.stream import Closed, Stream
 
 SETTINGS = AgentSettings(
     name="n1",
@@ -126,6 +127,26 @@ def test_a_second_hello_says_what_is_remembered_and_a_delta_suffices() -> None:
     assert world.state.snapshot is not None
     assert world.state.snapshot.revision == Revision(1, 8)
     assert DCOS.id not in world.state.snapshot.networks
+
+
+def test_hello_is_said_again_when_the_host_has_other_addresses() -> None:
+    heard: list[Hello] = []
+
+    async def controller(stream: Stream) -> None:
+        heard.append(await welcome(stream))
+        world.session.addresses = lambda: (IPv4Address("10.0.0.1"), IPv6Address("fd99::1"))
+        world.state.reportable.change()
+        with contextlib.suppress(Closed):
+            while True:
+                await stream.receive()
+
+    world = World(controller, controller)
+    world.session.addresses = lambda: (IPv4Address("10.0.0.1"),)
+    simulated(world.play(5.0))
+    assert [(each.addresses4, each.addresses6) for each in heard] == [
+        ((IPv4Address("10.0.0.1"),), ()),
+        ((IPv4Address("10.0.0.1"),), (IPv6Address("fd99::1"),)),
+    ]
 
 
 def test_a_refusal_is_told_and_the_next_controller_asked() -> None:

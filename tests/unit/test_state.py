@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,25 @@ def test_a_second_block_makes_room(tmp_path: Path) -> None:
         assert address == IPv4Address("9.0.9.1")
 
     run(tmp_path / "state.db", test)
+
+
+def test_each_family_of_a_network_has_a_pool_of_its_own_and_both_outlive_a_restart(tmp_path: Path) -> None:
+    block6 = (IPv6Network("fd00:1::/120"),)
+
+    async def take6(state: State, owner: str) -> str:
+        return str(await state.run(lambda: state.addresses.take(DCOS, block6, owner, None)))
+
+    async def first(state: State) -> None:
+        assert await take(state, "one") == IPv4Address("9.0.1.1")
+        assert [await take6(state, "one"), await take6(state, "other")] == ["fd00:1::1", "fd00:1::2"]
+        await state.run(lambda: state.addresses.give_back(lambda _, address: str(address) == "fd00:1::1"))
+
+    async def second(state: State) -> None:
+        assert await take(state, "one") == IPv4Address("9.0.1.1"), "giving one back leaves the other"
+        assert [await take6(state, "other"), await take6(state, "third")] == ["fd00:1::2", "fd00:1::3"]
+
+    run(tmp_path / "state.db", first)
+    run(tmp_path / "state.db", second)
 
 
 def test_endpoints_outlive_a_restart_and_a_forgotten_one_does_not(tmp_path: Path) -> None:

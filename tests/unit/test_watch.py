@@ -69,8 +69,9 @@ def test_a_state_packed_in_parts_is_the_same_on_the_wire() -> None:
                 networks=core.networks,
                 agents=core.agents,
                 instances={own.id: own},
+                members=core.members,
             )
-            shared = share(core.cluster, core.networks, core.agents)
+            shared = share(core.cluster, core.networks, core.agents, core.members)
             frame = pack_state(Revision(1, 9), agent.id, shared, {own.id: own})
             assert unpack(frame) == (0, State(whole))
 

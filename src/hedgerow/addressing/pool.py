@@ -8,26 +8,31 @@ has at most one address and gets the same one each time it asks, which makes eve
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hedgerow.errors import Conflict, Exhausted, Refused
+
+Address = IPv4Address | IPv6Address
+Block = IPv4Network | IPv6Network
 
 FREED_KEPT = 65_536
 """Freed addresses whose order is remembered. Beyond that the longest free one counts as never given out."""
 
 
 class Pool:
-    """The addresses of `blocks`. `taken` and `freed` (longest free first) are what was recorded before a restart."""
+    """The addresses of `blocks`, which are of one IP version. `taken` and `freed` (longest free first) are what was
+    recorded before a restart.
+    """
 
     __slots__ = ("_addresses", "_blocks", "_freed", "_next", "_owners", "network", "size")
 
     def __init__(
         self,
         network: str,
-        blocks: Sequence[IPv4Network],
+        blocks: Sequence[Block],
         *,
-        taken: Mapping[IPv4Address, str] | None = None,
-        freed: Iterable[IPv4Address] = (),
+        taken: Mapping[Address, str] | None = None,
+        freed: Iterable[Address] = (),
     ) -> None:
         self.network = network
         self._blocks = tuple(blocks)
@@ -43,16 +48,16 @@ class Pool:
         return self.size - sum(1 for address in self._owners if self._place(address) is not None)
 
     @property
-    def freed(self) -> tuple[IPv4Address, ...]:
+    def freed(self) -> tuple[Address, ...]:
         return tuple(self._freed)
 
-    def owner_of(self, address: IPv4Address) -> str | None:
+    def owner_of(self, address: Address) -> str | None:
         return self._owners.get(address)
 
-    def address_of(self, owner: str) -> IPv4Address | None:
+    def address_of(self, owner: str) -> Address | None:
         return self._addresses.get(owner)
 
-    def take(self, owner: str, asked: IPv4Address | None = None) -> IPv4Address:
+    def take(self, owner: str, asked: Address | None = None) -> Address:
         """The owner's address from now on.
 
         Raises Exhausted when nothing is free, Conflict when `asked` is another's or the owner has a different one,
@@ -69,7 +74,7 @@ class Pool:
         self._addresses[owner] = address
         return address
 
-    def give_back(self, address: IPv4Address) -> None:
+    def give_back(self, address: Address) -> None:
         """Nobody's from now on. An address that nobody has is fine."""
         owner = self._owners.pop(address, None)
         if owner is None:
@@ -84,7 +89,7 @@ class Pool:
             place = self._place(longest)
             self._next = min(self._next, place if place is not None else 0)
 
-    def _check(self, owner: str, asked: IPv4Address) -> IPv4Address:
+    def _check(self, owner: str, asked: Address) -> Address:
         if self._place(asked) is None:
             mine = ", ".join(f"{block[1]}-{block[-1]}" for block in self._blocks if block.num_addresses > 1)
             raise Refused(
@@ -96,7 +101,7 @@ class Pool:
             raise Conflict(f"{asked} on {self.network} belongs to {other}, {owner} cannot have it", "ask for another")
         return asked
 
-    def _choose(self) -> IPv4Address:
+    def _choose(self) -> Address:
         while self._next < self.size:
             address = self._at(self._next)
             if address not in self._owners and address not in self._freed:
@@ -109,14 +114,14 @@ class Pool:
             f"stop a container on {self.network}, or start this one on another host",
         )
 
-    def _at(self, place: int) -> IPv4Address:
+    def _at(self, place: int) -> Address:
         for block in self._blocks:
             if place < block.num_addresses - 1:
                 return block.network_address + (place + 1)
             place -= block.num_addresses - 1
         raise IndexError(place)
 
-    def _place(self, address: IPv4Address) -> int | None:
+    def _place(self, address: Address) -> int | None:
         """Where the address stands in the order of giving out; None when it is not to be given."""
         before = 0
         for block in self._blocks:

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from hedgerow.errors import HedgerowError
@@ -20,7 +20,7 @@ from hedgerow.model.app import Engine, Instance, InstanceId
 
 from .engine_http import EngineError, EngineHttp
 from .instances import Container, Phase
-from .launches import INCARNATION_LABEL, INSTANCE_LABEL, docker_body, full_reference
+from .launches import INCARNATION_LABEL, INSTANCE_LABEL, full_reference
 
 PULL_S = 1800.0
 """A large image over a slow line. A registry that never ends would keep others from being launched."""
@@ -30,17 +30,17 @@ API = "/v1.40"
 LIBPOD = "/v4.0.0/libpod"
 STREAM_HEADER_BYTES = 8
 
-PodmanBody = Callable[[Instance], dict[str, Any]]
+Body = Callable[[Instance], dict[str, Any]]
 """The request for an instance; raises HedgerowError for one that may not run here."""
 
 
 class Containers:
-    """`podman_body` is None for Docker."""
+    """`body` is Docker's or Podman's, as the engine is."""
 
-    def __init__(self, engine: Engine, http: EngineHttp, podman_body: PodmanBody | None = None) -> None:
+    def __init__(self, engine: Engine, http: EngineHttp, body: Body) -> None:
         self.engine = engine
         self._http = http
-        self._podman_body = podman_body
+        self._body = body
         self._known: dict[tuple[str, str], Container] = {}
 
     async def all(self) -> dict[InstanceId, Container]:
@@ -97,11 +97,11 @@ class Containers:
 
     async def _create(self, instance: Instance) -> None:
         try:
-            if self._podman_body is None:
-                path = f"{API}/containers/create"
-                await self._http.json("POST", path, docker_body(instance), name=str(instance.id))
+            body = self._body(instance)
+            if self.engine is Engine.DOCKER:
+                await self._http.json("POST", f"{API}/containers/create", body, name=str(instance.id))
             else:
-                await self._http.json("POST", f"{LIBPOD}/containers/create", self._podman_body(instance))
+                await self._http.json("POST", f"{LIBPOD}/containers/create", body)
         except EngineError:
             # An agent that ended between making and starting it: the container is there.
             if await self._inspect(str(instance.id)) is None:
@@ -118,7 +118,7 @@ class Containers:
 
     async def _pull(self, image: str) -> None:
         """Both engines answer 200 and say in the stream what went wrong."""
-        if self._podman_body is None:
+        if self.engine is Engine.DOCKER:
             tag = {} if "@" in image or ":" in image.rpartition("/")[2] else {"tag": "latest"}
             pieces = self._http.stream("POST", f"{API}/images/create", fromImage=image, **tag)
         else:
@@ -148,8 +148,9 @@ def container_of(engine: Engine, row: dict[str, Any]) -> Container | None:
     labels, state = row["Config"]["Labels"] or {}, row["State"]
     if INSTANCE_LABEL not in labels:
         return None
-    networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
-    addresses = [network["IPAddress"] for network in networks.values() if network and network.get("IPAddress")]
+    networks = [each for each in ((row.get("NetworkSettings") or {}).get("Networks") or {}).values() if each]
+    addresses = [IPv4Address(network["IPAddress"]) for network in networks if network.get("IPAddress")]
+    addresses6 = [network["GlobalIPv6Address"] for network in networks if network.get("GlobalIPv6Address")]
     incarnation = labels.get(INCARNATION_LABEL, "")  # an image of anybody's may carry these labels too
     reasons = ["out of memory"] if state.get("OOMKilled") else []
     reasons += [state["Error"]] if state.get("Error") else []
@@ -161,7 +162,9 @@ def container_of(engine: Engine, row: dict[str, Any]) -> Container | None:
         phase=_phase(state["Status"]),
         exit_code=int(state.get("ExitCode") or 0),
         reason=", ".join(reasons),
-        addresses=tuple(IPv4Address(each) for each in addresses),
+        # Docker gives each container of an IPv6 network an address that stands for none: link-local.
+        addresses=tuple(each for each in addresses if not each.is_link_local),
+        addresses6=tuple(IPv6Address(each) for each in addresses6),
         started_s=_seconds(state.get("StartedAt")),
         ended_s=_seconds(state.get("FinishedAt")),
     )

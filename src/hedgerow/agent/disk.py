@@ -12,7 +12,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from hedgerow.errors import BadInput, HedgerowError
@@ -30,7 +30,7 @@ CREATE TABLE endpoint (tag TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID
 class SavedAddress:
     """`owner` None: freed, and reused last; rows come with the longest free first."""
 
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     network: str
     owner: str | None
 
@@ -63,7 +63,7 @@ class Disk:
 
     def addresses(self) -> list[SavedAddress]:
         rows = self._database.execute("SELECT address, network, owner FROM address ORDER BY freed")
-        return [SavedAddress(IPv4Address(address), network, owner) for address, network, owner in rows]
+        return [SavedAddress(ip_address(address), network, owner) for address, network, owner in rows]
 
     def endpoints(self) -> list[bytes]:
         return [record for (record,) in self._database.execute("SELECT record FROM endpoint")]
@@ -85,13 +85,13 @@ class Disk:
             self._database.executemany("INSERT OR REPLACE INTO wanted VALUES (?, ?)", kept)
             self._put_facts(facts)
 
-    def put_address(self, address: IPv4Address, network: str, owner: str) -> None:
+    def put_address(self, address: IPv4Address | IPv6Address, network: str, owner: str) -> None:
         with self._transaction():
             self._database.execute(
                 "INSERT OR REPLACE INTO address VALUES (?, ?, ?, NULL)", (str(address), network, owner)
             )
 
-    def free_address(self, address: IPv4Address) -> None:
+    def free_address(self, address: IPv4Address | IPv6Address) -> None:
         self._freed += 1
         with self._transaction():
             self._database.execute(

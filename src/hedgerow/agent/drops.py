@@ -42,7 +42,7 @@ class Drops:
         except HedgerowError as error:
             log.debug("no counters of the firewall: %s", error)  # its table is not there yet
             refused = {}
-        names = self._names()
+        names = self.names()
         found = [
             Drop(names.get(vni, f"vni {vni}"), reason.name.lower(), packets, size)
             for (vni, reason), (packets, size) in sorted(counted.items())
@@ -58,7 +58,8 @@ class Drops:
         ]
         yield json.dumps(rows).encode()
 
-    def _names(self) -> dict[int, str]:
+    def names(self) -> dict[int, str]:
+        """Networks by VNI; 0 is none."""
         snapshot = self._state.snapshot
         networks = snapshot.networks.values() if snapshot is not None else ()
         return {0: "", **{network.vni: network.name for network in networks}}

@@ -16,6 +16,7 @@ from hedgerow.model.dcos import agent_json, overlay_state
 from hedgerow.reconcile.loop import Loop
 
 from .attach import Attachments
+from .connections import Connections
 from .drops import Drops
 from .objects import Kind
 from .reports import Reports
@@ -35,6 +36,7 @@ class Parts:
     session: Session
     attachments: Attachments
     drops: Drops
+    connections: Connections
 
 
 def app(parts: Parts, hosts: list[str]) -> Starlette:

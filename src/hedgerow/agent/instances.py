@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from hedgerow.model.agent import Agent
 from hedgerow.model.app import Engine, Instance, InstanceId, InstanceState, InstanceStatus
@@ -35,6 +35,7 @@ class Container:
     exit_code: int = 0
     reason: str = ""
     addresses: tuple[IPv4Address, ...] = ()
+    addresses6: tuple[IPv6Address, ...] = ()
     started_s: float | None = None
     ended_s: float | None = None
 
@@ -126,7 +127,13 @@ def status_of(instance: Instance, container: Container | None, fault: Fault | No
         return said
     if container.phase is Phase.RUNNING:
         since_s = now_s if container.started_s is None else container.started_s
-        return replace(said, state=InstanceState.RUNNING, addresses=container.addresses, changed_s=since_s)
+        return replace(
+            said,
+            state=InstanceState.RUNNING,
+            addresses=container.addresses,
+            addresses6=container.addresses6,
+            changed_s=since_s,
+        )
     ended_s = now_s if container.ended_s is None else container.ended_s
     if container.exit_code == 0 and not container.reason:
         return replace(said, state=InstanceState.FINISHED, changed_s=ended_s)

@@ -7,8 +7,9 @@ hidden: /run, /var, /tmp, /root and /home as a whole, in /etc what only root may
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hedgerow.errors import Refused
@@ -82,8 +83,11 @@ def shares(cpus: float) -> int:
     return max(2, int(cpus * 1024))
 
 
-def docker_body(instance: Instance) -> dict[str, Any]:
-    """For POST /containers/create. A command takes the place of the image's entry point; arguments follow it."""
+def docker_body(instance: Instance, options: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """For POST /containers/create. A command takes the place of the image's entry point; arguments follow it.
+
+    `options` are for our network driver, which dockerd hands them to.
+    """
     launch = instance.launch
     command = launch.command or ()
     body: dict[str, Any] = {
@@ -99,12 +103,21 @@ def docker_body(instance: Instance) -> dict[str, Any]:
             "LogConfig": {"Type": "json-file", "Config": {"max-size": str(LOG_BYTES), "max-file": "2"}},
         },
     }
+    if launch.network and options:
+        body["NetworkingConfig"] = {"EndpointsConfig": {launch.network: {"DriverOpts": dict(options)}}}
     if command:
         body |= {"Entrypoint": [command[0]], "Cmd": list(command[1:])}
     elif launch.arguments:
         body["Cmd"] = list(launch.arguments)
     if launch.user is not None:
         body["User"] = launch.user
+    if launch.ports:
+        body["ExposedPorts"] = {f"{port.container_port}/{port.protocol}": {} for port in launch.ports}
+        bindings: dict[str, list[dict[str, str]]] = {}
+        for port in launch.ports:
+            at = bindings.setdefault(f"{port.container_port}/{port.protocol}", [])
+            at.append({"HostIp": port.bind, "HostPort": str(port.host_port)})
+        body["HostConfig"]["PortBindings"] = bindings
     return body
 
 
@@ -160,6 +173,16 @@ def _podman_common(instance: Instance) -> dict[str, Any]:
     }
     if launch.network:
         found["networks"] = {launch.network: {}}
+    if launch.ports:
+        found["portmappings"] = [
+            {
+                "host_ip": port.bind,
+                "host_port": port.host_port,
+                "container_port": port.container_port,
+                "protocol": port.protocol,
+            }
+            for port in launch.ports
+        ]
     return found
 
 

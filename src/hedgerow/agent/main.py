@@ -31,13 +31,22 @@ from hedgerow.wire.stream import Stream, dial
 
 from . import events, host, http
 from .attach import Attachments
+from .connections import Connections
 from .desired import Wanted
 from .drops import Drops
 from .engines import cni, conflists, docker, docker_networks
+from .facts import Here
+from .instances import own_instances
+from .objects import Kind
+from .passes import Passes, read_secret
+from .publish import Publisher
 from .reports import Reports
 from .runner import Runner
+from .samples import Samples
 from .session import Session
 from .state import State
+from .trace import Traces
+from .why import Why
 from .worker import Removals
 
 log = logging.getLogger(__name__)
@@ -63,6 +72,10 @@ class Core:
     reports: Reports
     attachments: Attachments
     drops: Drops
+    connections: Connections
+    samples: Samples
+    traces: Traces
+    held: host.Host
 
 
 async def run(settings: AgentSettings, sockets: Mapping[str, socket.socket], started_s: float) -> None:
@@ -95,7 +108,9 @@ def _needed(settings: AgentSettings) -> set[str]:
 
 
 def _build(settings: AgentSettings, worker: ThreadPoolExecutor, removals: ThreadPoolExecutor) -> Core:
+    secret = read_secret(settings.certificates)
     state = State(settings.state / "state.db", worker)
+    passes = Passes(secret, lambda: own_instances(state.snapshot, state.own) if state.snapshot and state.own else {})
     wanted = Wanted(state, host.look(settings))
     reports = Reports(state, way=lambda: "wire" if wanted.local.fast and held.can_send_fast else "device")
     held = host.take_hold(
@@ -104,30 +119,40 @@ def _build(settings: AgentSettings, worker: ThreadPoolExecutor, removals: Thread
         Removals(removals),
         recorded=lambda: [placed.endpoint.link for placed in state.placed()],
         remade=state.relink,
+        published=lambda: wanted.rows(Kind.PUBLISHED),
+        sysctls=lambda: [key.name for key in wanted.rows(Kind.SYSCTL)],
     )
 
     async def before_round() -> None:
         try:
-            wanted.local = await state.run(lambda: host.look(settings))
+            known, wanted.local = wanted.local, await state.run(lambda: host.look(settings))
+            if known.addresses != wanted.local.addresses:
+                state.reportable.change()
         except (HedgerowError, OSError) as error:
             log.warning("the underlay's link cannot be looked at: %s", error)
         reports.round_begins()
 
     loop = Loop(held.targets, wanted, before_round=before_round, after_round=reports.round_done)
-    attachments = Attachments(state, wanted, loop, held.links)
-    return Core(settings, state, wanted, loop, reports, attachments, Drops(state, held.maps))
+    publisher = Publisher(state, loop, held.published, held.links.removals, lambda: wanted.local.tunnel_port)
+    attachments = Attachments(state, wanted, loop, held.links, publisher, passes)
+    connections = Connections(
+        held.maps,
+        here=lambda: [address for placed in state.placed() for address in placed.endpoint.addresses],
+        is_local=lambda address: state.own is not None and any(address in p.block for p in state.own.all_prefixes),
+        rules=wanted.rules,
+    )
+    attachments.gone = connections.endpoint_gone
+    drops = Drops(state, held.maps)
+    samples, traces = Samples(drops.names), Traces(held.maps, state.run)
+    return Core(settings, state, wanted, loop, reports, attachments, drops, connections, samples, traces, held)
 
 
 async def _live(core: Core, sockets: Mapping[str, socket.socket], stop: asyncio.Event, started_s: float) -> None:
     settings, state, attachments = core.settings, core.state, core.attachments
-    runner = Runner(attachments, state, settings, state.reportable.change)
-    core.reports.instances = runner.statuses
+    runner = _runner(core)
     session = _session(core, runner)
     plugin = cni.Plugin(attachments, state)
-    local = http.Parts(
-        state=state, loop=core.loop, reports=core.reports, session=session, attachments=attachments, drops=core.drops
-    )
-    listener = bind(settings.http)
+    local, listener = http.app(_shown(core, session), _hosts(settings)), bind(settings.http)
     async with asyncio.TaskGroup() as group:
 
         def vital(name: str, task: Awaitable[None]) -> None:
@@ -139,14 +164,17 @@ async def _live(core: Core, sockets: Mapping[str, socket.socket], stop: asyncio.
         vital("loop", core.loop.run())
         vital("wanted", _wake_at_changes(core))
         vital("links", events.watch_links(state, lambda: core.wanted.local, core.loop.wake))
-        vital("tables", events.watch_tables(core.loop.wake))
+        vital("tables", events.watch_tables(core.held.published.own_port, core.loop.wake))
         await core.loop.first_round()
+        await core.traces.reset()
         vital("session", session.run())
         vital("agent.sock", serve(Starlette(routes=plugin.routes()), sockets["agent"], keep_alive_s=_KEEP_ALIVE_S))
-        vital("http", serve(http.app(local, _hosts(settings)), listener, keep_alive_s=_KEEP_ALIVE_S))
+        vital("http", serve(local, listener, keep_alive_s=_KEEP_ALIVE_S))
         kept("cni queue", plugin.keep_queue)
         kept("conflists", lambda: conflists.keep(state))
         kept("runner", runner.run)
+        kept("connections", core.connections.keep)
+        kept("samples", lambda: core.samples.read(core.held.maps))
         if "docker" in settings.engines:
             calls = docker.app(attachments, state)
             vital("calls.sock", serve(calls, sockets["calls"], keep_alive_s=_KEEP_ALIVE_S))
@@ -155,6 +183,30 @@ async def _live(core: Core, sockets: Mapping[str, socket.socket], stop: asyncio.
         log.info("ready after %.0f ms, %d endpoints adopted", ready_ms, len(attachments.endpoints()))
         await stop.wait()
         raise asyncio.CancelledError
+
+
+def _runner(core: Core) -> Runner:
+    def changed() -> None:
+        core.state.reportable.change()
+        core.loop.wake()  # who is a member may be another question now
+
+    options = core.attachments.passes.options
+    runner = Runner(core.attachments, core.state, core.settings, changed, options)
+    core.wanted.claimed = runner.claimed
+    core.reports.instances = runner.statuses
+    return runner
+
+
+def _shown(core: Core, session: Session) -> http.Parts:
+    return http.Parts(
+        state=core.state,
+        loop=core.loop,
+        reports=core.reports,
+        session=session,
+        attachments=core.attachments,
+        drops=core.drops,
+        connections=core.connections,
+    )
 
 
 def _session(core: Core, runner: Runner) -> Session:
@@ -172,8 +224,29 @@ def _session(core: Core, runner: Runner) -> Session:
         dial=connect,
         random=Random(),
     )
-    session.served = {"drops": core.drops.call, "logs": runner.logs}
+    session.addresses = lambda: core.wanted.local.addresses
+    why = Why(lambda: _here(core), core.traces)
+    session.served = {
+        "drops": core.drops.call,
+        "samples": core.samples.call,
+        "logs": runner.logs,
+        "why.look": why.look,
+        "why.watch": why.watch,
+        "why.probe": why.probe,
+    }
     return session
+
+
+def _here(core: Core) -> Here:
+    faults = (f"{key}: {failed.reason}" for key, failed in sorted(core.loop.failed.items()))
+    return Here(
+        name=core.settings.name,
+        maps=core.held.maps,
+        local=core.wanted.local,
+        programs=core.held.programs,
+        placed=tuple(core.state.placed()),
+        faults=tuple(faults),
+    )
 
 
 def identity(settings: AgentSettings, state: State) -> AgentId:

@@ -46,6 +46,11 @@ class _Figures(Collector):
         yield GaugeMetricFamily("hedgerow_controller_connected", "1 while a controller is connected", connected)
         yield GaugeMetricFamily("hedgerow_row_faults", "Kernel objects that are not as wanted", len(parts.loop.failed))
         yield CounterMetricFamily("hedgerow_rounds", "Rounds of the loop", parts.loop.rounds.generation)
+        yield GaugeMetricFamily("hedgerow_connections", "Flows that rules let begin", parts.connections.count)
+        cuts = CounterMetricFamily("hedgerow_cut_flows", "Flows that a change of the rules cut", labels=["rule"])
+        for rule, count in parts.connections.cuts.items():
+            cuts.add_metric([rule], count)
+        yield cuts
         times = parts.attachments.times
         attach = SummaryMetricFamily("hedgerow_attach_seconds", "Attaching a container, agent side")
         attach.add_metric([], count_value=times.count, sum_value=times.sum_ms / 1e3)

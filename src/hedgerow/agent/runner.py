@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from hedgerow.errors import BadInput, HedgerowError, NotFound, Refused, Unreachable
 from hedgerow.model.agent import Agent
 from hedgerow.model.app import Engine, Instance, InstanceId, InstanceStatus
+from hedgerow.model.endpoint import Address
 from hedgerow.model.network import Network
 from hedgerow.model.snapshot import Snapshot
 
@@ -37,7 +38,7 @@ from .instances import (
     status_of,
     steps,
 )
-from .launches import host_body, podman_body
+from .launches import docker_body, host_body, podman_body
 from .seccomp import write_profile
 
 log = logging.getLogger(__name__)
@@ -86,9 +87,19 @@ class Networks(Protocol):
 
 
 class Runner:
-    """`changed` is called whenever `statuses` would answer otherwise than before."""
+    """`changed` is called whenever `statuses` would answer otherwise than before. `driver_options` are what an
+    instance's container shows to our network driver on Docker.
+    """
 
-    def __init__(self, attachments: Networks, state: Wanted, settings: Settings, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        attachments: Networks,
+        state: Wanted,
+        settings: Settings,
+        changed: Callable[[], None],
+        driver_options: Callable[[Instance], Mapping[str, str]] = lambda _: {},
+    ) -> None:
+        self._driver_options = driver_options
         self._attachments = attachments
         self._state = state
         self._settings = settings
@@ -104,7 +115,7 @@ class Runner:
             engine: Containers(
                 engine,
                 EngineHttp(engine.value.capitalize(), socket),
-                self._podman_body if engine is Engine.PODMAN else None,
+                self._podman_body if engine is Engine.PODMAN else self._docker_body,
             )
             for engine, socket in SOCKETS.items()
             if engine.value in settings.engines
@@ -112,6 +123,15 @@ class Runner:
 
     def statuses(self) -> tuple[InstanceStatus, ...]:
         return tuple(self._statuses.values())
+
+    def claimed(self) -> frozenset[Address] | None:
+        """The addresses that containers of instances have; None until every engine has been asked once."""
+        if not self._swept:
+            return None
+        found: set[Address] = set()
+        for container in self._containers.values():
+            found.update(container.addresses, container.addresses6)
+        return frozenset(found)
 
     async def run(self) -> None:
         """Does not end."""
@@ -241,6 +261,9 @@ class Runner:
                 if container.phase is Phase.RUNNING:
                     await self._engines[container.engine].stop(container, grace_s)
                 await self._engines[container.engine].remove(container)
+
+    def _docker_body(self, instance: Instance) -> dict[str, Any]:
+        return docker_body(instance, self._driver_options(instance))
 
     def _podman_body(self, instance: Instance) -> dict[str, Any]:
         if instance.launch.engine is Engine.PODMAN:

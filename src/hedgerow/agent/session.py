@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address
 from random import Random
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ from hedgerow.config.agent import AgentSettings
 from hedgerow.errors import HedgerowError, Refused
 from hedgerow.kernel.maps import LAYOUT
 from hedgerow.model.agent import AgentId
+from hedgerow.model.endpoint import Address
 from hedgerow.wire.calls import AGENTS_FIRST_CHANNEL, Calls, Served
 from hedgerow.wire.messages import (
     PROTOCOL_MAX,
@@ -66,6 +68,8 @@ class Session:
         self._reports = reports
         self._dial = dial
         self._random = random
+        self.addresses: Callable[[], tuple[Address, ...]] = tuple
+        """The host's, as they are now."""
         self.connected_to: str | None = None
         self.trouble = "not dialled yet"
 
@@ -105,6 +109,7 @@ class Session:
 
     async def _greet(self, stream: Stream) -> None:
         own, snapshot = self._state.own, self._state.snapshot
+        self._said = self.addresses()
         hello = Hello(
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
@@ -115,6 +120,8 @@ class Session:
             incarnation=own.incarnation if own is not None else None,
             revision=snapshot.revision if snapshot is not None else None,
             map_layout=LAYOUT,
+            addresses4=tuple(each for each in self._said if isinstance(each, IPv4Address)),
+            addresses6=tuple(each for each in self._said if isinstance(each, IPv6Address)),
         )
         await stream.send(STATE_CHANNEL, hello)
         try:
@@ -159,6 +166,8 @@ class Session:
         said = Said()
         while True:
             seen = self._state.reportable.generation
+            if set(self.addresses()) != set(self._said):
+                raise Closed("this host has other addresses now, and says hello again")
             report = self._reports.next(said)
             if report is not None:
                 await stream.send(STATE_CHANNEL, report)

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hedgerow.model.agent import Agent, AgentId, Prefix
+from hedgerow.model.agent import Agent, AgentId, Prefix, Prefix6
 from hedgerow.model.app import Instance, InstanceId
 from hedgerow.model.endpoint import EndpointKey
+from hedgerow.model.member import Member, MemberKey
 from hedgerow.model.network import ClusterSpec, Network, NetworkId
 from hedgerow.model.snapshot import Revision, Snapshot
 from hedgerow.reconcile.signal import Signal
@@ -67,9 +68,10 @@ class State:
             return self.snapshot.agents[self.snapshot.own]
         return self._registered
 
-    def prefixes(self, network: NetworkId) -> list[Prefix]:
-        """Our parts of a network."""
-        return [prefix for prefix in self.own.prefixes if prefix.network == network] if self.own else []
+    def prefixes(self, network: NetworkId, version: int = 4) -> list[Prefix | Prefix6]:
+        """Our parts of a network, of one family."""
+        every = (self.own.prefixes if version == 4 else self.own.prefixes6) if self.own else ()
+        return [prefix for prefix in every if prefix.network == network]
 
     def placed(self) -> Iterable[Placed]:
         return list(self._placed.values())
@@ -83,7 +85,7 @@ class State:
         self._registered = own
 
     async def replace_snapshot(self, snapshot: Snapshot) -> None:
-        records = _changes(snapshot.networks, snapshot.agents, snapshot.instances)
+        records = _changes(snapshot)
         records["cluster"] = to_json(snapshot.cluster)
         facts = {"revision": to_json(snapshot.revision), "own": to_json(snapshot.own)}
         await self.run(lambda: self._disk.put_wanted(records, facts, whole=True))
@@ -93,7 +95,7 @@ class State:
         """Raises LookupError when there is no snapshot that it could change."""
         if self.snapshot is None:
             raise LookupError("a delta came before any snapshot")
-        records = _changes(delta.networks, delta.agents, delta.instances)
+        records = _changes(delta)
         if delta.cluster is not None:
             records["cluster"] = to_json(delta.cluster)
         facts = {"revision": to_json(delta.revision)}
@@ -106,6 +108,7 @@ class State:
             networks=_merged(old.networks, delta.networks),
             agents=_merged(old.agents, delta.agents),
             instances=_merged(old.instances, delta.instances),
+            members=_merged(old.members, delta.members),
         )
         self._learn(snapshot)
 
@@ -114,8 +117,7 @@ class State:
 
         def place() -> Placed:
             placed = work()
-            self._disk.put_endpoint(placed.endpoint.key.tag, to_json(placed))
-            self._placed[placed.endpoint.key] = placed
+            self.put(placed)
             return placed
 
         return await self.run(place, self.reportable)
@@ -130,6 +132,11 @@ class State:
             return done
 
         return await self.run(forget, self.reportable)
+
+    def put(self, placed: Placed) -> None:
+        """The record of an endpoint. In the thread that writes, only."""
+        self._disk.put_endpoint(placed.endpoint.key.tag, to_json(placed))
+        self._placed[placed.endpoint.key] = placed
 
     def relink(self, link: str, index: int) -> None:
         """A link was made anew by itself. In the thread that writes, only."""
@@ -168,25 +175,23 @@ class State:
                 networks={NetworkId(id): from_json(r, Network) for id, r in _named(records, "network")},
                 agents={AgentId(id): from_json(r, Agent) for id, r in _named(records, "agent")},
                 instances={InstanceId(id): from_json(r, Instance) for id, r in _named(records, "instance")},
+                members={MemberKey(id): from_json(r, Member) for id, r in _named(records, "member")},
             )
 
     def _of_this_boot(self, placed: Placed) -> Placed:
-        """Links went with the machine; the record stays until its engine attaches or deletes it."""
+        """Links and ports went with the machine; the record stays until its engine attaches or deletes it."""
         if placed.endpoint.boot_id in ("", self.boot_id):
             return placed
-        return replace(placed, endpoint=replace(placed.endpoint, link_index=0), attached=False)
+        return replace(placed, endpoint=replace(placed.endpoint, link_index=0, published=()), attached=False)
 
 
-def _changes(
-    networks: Mapping[NetworkId, Network | None],
-    agents: Mapping[AgentId, Agent | None],
-    instances: Mapping[InstanceId, Instance | None],
-) -> dict[str, bytes | None]:
+def _changes(said: Snapshot | Delta) -> dict[str, bytes | None]:
     """Each record under its path on disk; None where it is gone."""
     kinds: tuple[tuple[str, Mapping[Any, object]], ...] = (
-        ("network", networks),
-        ("agent", agents),
-        ("instance", instances),
+        ("network", said.networks),
+        ("agent", said.agents),
+        ("instance", said.instances),
+        ("member", said.members),
     )
     return {
         f"{word}/{id}": None if record is None else to_json(record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -61,6 +61,10 @@ class Removals:
         """By index, since its name may soon be a new one's. 0 is none."""
         if index:
             self._executor.submit(_remove, index)
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Something else that may take its time. It raises nothing."""
+        self._executor.submit(work)
 
     def wait(self) -> None:
         """Until all that were added are gone. Not in the event loop."""

@@ -6,10 +6,12 @@ The variables come in three layers, and a later one wins: what the app is, its p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from hedgerow.model.app import SANDBOX, Engine, InstanceId, Launch
+from hedgerow.model.published import PublishedPort
 
+from .hostports import protocols
 from .records import App, ContainerType
 
 MAX_LABEL_NAME = 493
@@ -28,11 +30,20 @@ def engine_of(app: App) -> Engine:
             return Engine.PODMAN
 
 
-def launch_of(app: App, instance: InstanceId, host: str, draw_port: Callable[[], int]) -> Launch:
-    """`host` is the agent's name. `draw_port` gives numbers from 1025 to 65535 for ports that the app leaves open."""
+def launch_of(
+    app: App,
+    instance: InstanceId,
+    host: str,
+    draw_port: Callable[[], int],
+    host_ports: Sequence[int | None] = (),
+) -> Launch:
+    """`host` is the agent's name. `draw_port` gives numbers from 1025 to 65535 for ports that the app leaves open.
+    `host_ports`: of each port mapping, None where it has none; empty when none has one.
+    """
+    numbers = host_ports or [None] * len(app.container.port_mappings)
     variables = {
         **_context(app, instance),
-        **_ports(app, draw_port),
+        **_ports(app, numbers, draw_port),
         "HOST": host,
         "MESOS_SANDBOX": SANDBOX,
         **app.env,
@@ -52,6 +63,8 @@ def launch_of(app: App, instance: InstanceId, host: str, draw_port: Callable[[],
         cpus=app.cpus,
         memory_bytes=int(app.mem_mib * (1 << 20)),
         grace_s=DEFAULT_GRACE_S if app.grace_s is None else app.grace_s,
+        ports=tuple(_published(app, numbers)),
+        host_ports=tuple(port for port in numbers if port is not None),
     )
 
 
@@ -76,27 +89,36 @@ def _context(app: App, instance: InstanceId) -> dict[str, str]:
     return found | {f"MARATHON_APP_LABEL_{name}": value for name, value in short.items()}
 
 
-def _ports(app: App, draw_port: Callable[[], int]) -> dict[str, str]:
-    """A port with a number is known to the app by index, number and name. One without is drawn, and is in PORTS too:
-    Marathon lists there what it allocated, never what the app itself fixed.
+def _published(app: App, numbers: Sequence[int | None]) -> Iterator[PublishedPort]:
+    for mapping, port in zip(app.container.port_mappings, numbers, strict=True):
+        if port is not None:
+            for protocol in protocols(mapping):
+                yield PublishedPort(protocol=protocol, host_port=port, container_port=mapping.container_port or port)
+
+
+def _ports(app: App, numbers: Sequence[int | None], draw_port: Callable[[], int]) -> dict[str, str]:
+    """A port with a number is known to the app by index, number and name: by its host port where it has one. One
+    without is drawn, and is in PORTS too: Marathon lists there what it allocated (first those of the host), never what
+    the app itself fixed.
     """
     found: dict[str, str] = {}
     drawn: list[str] = []
+    hosts = [str(port) for port in numbers if port is not None]
     taken = {mapping.container_port for mapping in app.container.port_mappings}
-    for index, mapping in enumerate(app.container.port_mappings):
-        port = mapping.container_port
+    for index, (mapping, number) in enumerate(zip(app.container.port_mappings, numbers, strict=True)):
+        port = mapping.container_port if number is None else number
         if port == 0:
             while (port := draw_port()) in taken:
                 pass
             taken.add(port)
             drawn.append(str(port))
-        found |= {f"PORT{index}": str(port), f"PORT_{port}": str(port)}
+        found |= {f"PORT{index}": str(port), f"PORT_{mapping.container_port or port}": str(port)}
         if mapping.name:
             # Marathon keeps dashes, which no shell can read; so both.
             upper = mapping.name.upper()
             found |= {f"PORT_{upper}": str(port), f"PORT_{upper.replace('-', '_')}": str(port)}
     if app.container.port_mappings:
-        found["PORTS"] = ",".join(drawn)
-    if drawn:
-        found["PORT"] = drawn[0]
+        found["PORTS"] = ",".join(hosts + drawn)
+    if hosts + drawn:
+        found["PORT"] = (hosts + drawn)[0]
     return found

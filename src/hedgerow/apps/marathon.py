@@ -142,6 +142,9 @@ def _mapping_rules(shape: Shape, networks: list[Network]) -> Iterator[Fault]:
     if networks[0].mode == "host":
         return
     mappings, known = oldform.mappings(shape), [each.name for each in networks]
+    hosts = [(each.host_port, word) for each in mappings if each.host_port for word in each.protocol.split(",")]
+    if len(set(hosts)) < len(hosts):
+        yield Fault("/container/portMappings", "Host ports must be unique.")
     named = [each.name for each in mappings if each.name]
     if len(set(named)) < len(named):
         yield Fault("/container/portMappings", "Port names must be unique.")
@@ -161,9 +164,6 @@ def _not_yet(shape: Shape, networks: list[Network]) -> Iterator[Fault]:
         yield Fault("/networks", f"{networks[0].mode} networking is not supported yet: {cure}")
     elif len(networks) > 1 and container.type == "MESOS":
         yield Fault("/networks", "several networks in one app are not supported yet: name one")
-    elif any(each.host_port is not None for each in oldform.mappings(shape)):
-        cure = "leave it out, every instance has an address and all its ports"
-        yield Fault("/container/portMappings", f"hostPort is not supported yet: {cure}")
     wanted = {
         "/container/volumes": container.volumes,
         "/container/linuxInfo": container.linux_info,
@@ -233,6 +233,7 @@ def _app(shape: Shape, network: Network, version: str) -> App:
 def _port_mapping(mapping: Mapping) -> PortMapping:
     return PortMapping(
         container_port=mapping.container_port,
+        host_port=mapping.host_port,
         service_port=mapping.service_port,
         protocol=mapping.protocol,
         name=mapping.name,
@@ -300,6 +301,8 @@ def _mapping(mapping: PortMapping) -> dict[str, Any]:
     }
     if mapping.name is not None:
         found["name"] = mapping.name
+    if mapping.host_port is not None:
+        found["hostPort"] = mapping.host_port
     if mapping.network_names:
         found["networkNames"] = list(mapping.network_names)
     return found

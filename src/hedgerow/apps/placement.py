@@ -9,14 +9,16 @@ its agent is gone, has a new incarnation, or has not been heard from for UNREACH
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hedgerow.model.agent import Agent, AgentId
 from hedgerow.model.app import AppId, Instance, InstanceId, InstanceState, InstanceStatus
+from hedgerow.model.network import NetworkName, NetworkSpec
 
+from . import hostports
 from .launch import launch_of
-from .records import App, Backoff, Failure
+from .records import AGENTS, App, Backoff, Failure, app_key, backoff_key
 
 UNREACHABLE_S = 75.0
 """As long as Mesos waits for an agent before it calls its tasks unreachable."""
@@ -33,7 +35,8 @@ ENDED_AT_ONCE = 40
 class World:
     """Everything the scheduler looks at, as of one revision of the store.
 
-    `silent_s`: for each agent without a connection, for how long.
+    `silent_s`: for each agent without a connection, for how long. `damaged`: keys of records that cannot be read; what
+    hangs on them is left as it is.
     """
 
     apps: Mapping[AppId, App] = field(default_factory=dict)
@@ -41,7 +44,9 @@ class World:
     statuses: Mapping[InstanceId, InstanceStatus] = field(default_factory=dict)
     backoffs: Mapping[AppId, Backoff] = field(default_factory=dict)
     agents: Mapping[AgentId, Agent] = field(default_factory=dict)
+    networks: Mapping[NetworkName, NetworkSpec] = field(default_factory=dict)
     silent_s: Mapping[AgentId, float] = field(default_factory=dict)
+    damaged: Collection[str] = ()
 
     def status(self, instance: Instance) -> InstanceStatus | None:
         """What its agent says of it; None while it has said nothing, or speaks of an earlier run."""
@@ -60,6 +65,8 @@ class World:
 
     def is_lost(self, instance: Instance) -> bool:
         agent = self.agents.get(instance.agent)
+        if agent is None and AGENTS + instance.agent in self.damaged:
+            return False
         fenced = agent is None or agent.incarnation != instance.agent_incarnation
         return fenced or self.silent_s.get(instance.agent, 0.0) > UNREACHABLE_S
 
@@ -128,8 +135,11 @@ def decide(world: World, now_s: float, dice: Dice) -> dict[AppId, list[Step]]:
     for instance in world.instances.values():
         of_app.setdefault(instance.app, []).append(instance)
     load = Counter(each.agent for each in world.instances.values() if _counts(world, each))
+    taken = hostports.taken_by([each for each in world.instances.values() if not world.state(each).is_final])
     plans: dict[AppId, list[Step]] = {}
     for id, instances in sorted(of_app.items()):
+        if app_key(id) in world.damaged or backoff_key(id) in world.damaged:
+            continue
         app, backoff = world.apps.get(id), world.backoffs.get(id)
         # An app of another version that had this id and was taken away is not this one: what it left must go.
         own = [each for each in instances if app and each.version == app.version]
@@ -140,7 +150,7 @@ def decide(world: World, now_s: float, dice: Dice) -> dict[AppId, list[Step]]:
             ended = list(_ended(world, app, own, backoff))
             backoff = next((step.backoff for step in ended if isinstance(step, Rest)), backoff)
             live = [each for each in own if _counts(world, each)]
-            steps += ended + list(_adjust(_Wish(world, app, live, load), backoff, now_s, dice))
+            steps += ended + list(_adjust(_Wish(world, app, live, load, taken), backoff, now_s, dice))
         if steps:
             plans[id] = steps
     return plans
@@ -214,12 +224,15 @@ def _delay_s(app: App, failures: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """`load` counts the instances of all apps by agent, and is kept true while some are added."""
+    """`load` counts the instances of all apps by agent, `taken` are the host ports in use on each; both are kept true
+    while some are added.
+    """
 
     world: World
     app: App
     live: list[Instance]
     load: Counter[AgentId]
+    taken: dict[AgentId, hostports.Taken]
 
 
 def _adjust(wish: _Wish, backoff: Backoff | None, now_s: float, dice: Dice) -> Iterator[Step]:
@@ -230,24 +243,40 @@ def _adjust(wish: _Wish, backoff: Backoff | None, now_s: float, dice: Dice) -> I
     elif len(live) < app.instances and (backoff is None or backoff.until_s <= now_s):
         last = backoff.last.agent if backoff else None
         for agent in _places(wish, app.instances - len(live), avoid=last):
-            yield Start(_instance(app, agent, now_s, dice))
+            instance = _instance(wish, agent, now_s, dice)
+            wish.taken.setdefault(agent.id, set()).update(
+                (port.protocol, port.host_port) for port in instance.launch.ports
+            )
+            yield Start(instance)
     running = sum(world.state(each) is InstanceState.RUNNING for each in live)
     if app.deployment and running >= app.instances:
         yield Settle(app)
 
 
 def _places(wish: _Wish, count: int, avoid: AgentId | None) -> Iterator[Agent]:
-    """Where the app has the fewest instances; then not where it failed last; then where all apps have the fewest."""
-    agents = [each for each in wish.world.agents.values() if each.id not in wish.world.silent_s]
+    """Where the app has the fewest instances; then not where it failed last; then where all apps have the fewest. Never
+    where its network is not, or a host port of its own is taken: then it waits.
+    """
+    network = wish.world.networks.get(wish.app.network.name)
+    every = [
+        each
+        for each in wish.world.agents.values()
+        if each.id not in wish.world.silent_s and (network is None or network.is_for(each.name))
+    ]
     own = Counter(each.agent for each in wish.live)
-    for _ in range(count if agents else 0):
+    for _ in range(count):
+        agents = [each for each in every if hostports.fits(wish.app, wish.taken.get(each.id, set()))]
+        if not agents:
+            return
         best = min(agents, key=lambda each: (own[each.id], each.id == avoid, wish.load[each.id], each.name))
         own[best.id] += 1
         wish.load[best.id] += 1
         yield best
 
 
-def _instance(app: App, agent: Agent, now_s: float, dice: Dice) -> Instance:
+def _instance(wish: _Wish, agent: Agent, now_s: float, dice: Dice) -> Instance:
+    app = wish.app
+    ports = hostports.assign(app, wish.taken.get(agent.id, set()), dice.port)
     safe = app.id.strip("/").replace("/", "_")
     id = InstanceId(f"{safe}.instance-{dice.run()}._app.1")
     return Instance(
@@ -256,7 +285,8 @@ def _instance(app: App, agent: Agent, now_s: float, dice: Dice) -> Instance:
         incarnation=1,
         agent=agent.id,
         agent_incarnation=agent.incarnation,
-        launch=launch_of(app, id, agent.name, dice.port),
+        launch=launch_of(app, id, agent.name, dice.port, ports),
+        labels=tuple(sorted(app.labels.items())),
         version=app.version,
         staged_s=now_s,
     )

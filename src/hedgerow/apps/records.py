@@ -18,6 +18,7 @@ APPS = "/apps"
 INSTANCES = "/instances/"
 STATUSES = "/status/"
 AGENTS = "/agents/"
+NETWORKS = "/networks/"
 BACKOFFS = "/backoff"
 
 
@@ -53,9 +54,12 @@ class AppNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortMapping:
-    """One port of a container. `container_port` 0: drawn at launch, and named in the environment only."""
+    """One port of a container. `container_port` 0: the host port, or without one a port that is drawn at launch and
+    named in the environment only. `host_port` None: not published; 0: published at one that is drawn.
+    """
 
     container_port: int = 0
+    host_port: int | None = None
     service_port: int = 0
     protocol: str = "tcp"
     name: str | None = None

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from hedgerow.errors import Conflict, HedgerowError
@@ -89,7 +89,10 @@ def _operations(step: Step) -> list[Operation]:
 
 
 class Scheduler:
+    """`damaged`: keys of records that could not be read at the last look, and why."""
+
     def __init__(self, store: Store, connected: Connected, *, clock: Callable[[], float] = time.time) -> None:
+        self.damaged: Mapping[str, str] = {}
         self._store = store
         self._clock = clock
         self._connected = connected
@@ -141,6 +144,7 @@ class Scheduler:
     async def _look(self) -> float:
         """One round; for how many seconds nothing will be due unless something changes."""
         reading = await self.read()
+        self.damaged = reading.damaged
         now_s = self._clock()
         await self._sweep(reading)
         for app, steps in decide(reading.world, now_s, self._dice).items():

@@ -28,16 +28,17 @@ def tasks_of(world: World, app: App | None = None) -> list[Instance]:
 
 
 def task(world: World, instance: Instance) -> dict[str, Any]:
-    """`ports` are host ports, and no instance has any; `servicePorts` only stand in the list of all tasks."""
+    """`ports` are host ports, one for each mapping that has one; `servicePorts` only stand in the list of all tasks."""
     status, agent = world.status(instance), world.agents.get(instance.agent)
     found: dict[str, Any] = {
         "id": instance.id,
         "appId": instance.app,
         "host": agent.name if agent else instance.agent,
         "ipAddresses": [
-            {"ipAddress": str(address), "protocol": "IPv4"} for address in (status.addresses if status else ())
+            {"ipAddress": str(address), "protocol": f"IPv{address.version}"}
+            for address in (status.all_addresses if status else ())
         ],
-        "ports": [],
+        "ports": list(instance.launch.host_ports),
         "servicePorts": [],
         "state": world.state(instance).value,
         "stagedAt": timestamp(instance.staged_s),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.routing import BaseRoute
@@ -25,6 +25,10 @@ class Apps:
     async def run(self) -> None:
         """The scheduler. Does not end."""
         await self.scheduler.run()
+
+    def damaged(self) -> Mapping[str, str]:
+        """Keys of records that could not be read, and why."""
+        return self.scheduler.damaged
 
     def wake(self) -> None:
         """An agent has come or gone."""

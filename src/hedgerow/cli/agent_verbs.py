@@ -41,6 +41,7 @@ COLUMNS = (
     Column("APPLIED", "applied"),
     Column("FAULTS", faults),
     Column("INCARNATION", "incarnation", wide=True),
+    Column("ADDRESSES", "addresses", wide=True),
     Column("VTEP", vtep, wide=True),
     Column("PREFIXES", blocks, wide=True),
     Column("ID", "id", wide=True),

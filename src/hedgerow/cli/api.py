@@ -41,6 +41,10 @@ class Api:
     def post(self, path: str, body: object, **query: object) -> Any:
         return self._parsed("POST", path, query, body)
 
+    def put(self, path: str, text: str, **query: object) -> Any:
+        """The body is text as it is."""
+        return self._parsed("PUT", path, query, text.encode())
+
     def delete(self, path: str, **query: object) -> Any:
         return self._parsed("DELETE", path, query)
 
@@ -75,7 +79,9 @@ class Api:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         data = None
-        if body is not None:
+        if isinstance(body, bytes):
+            data, headers["Content-Type"] = body, "text/plain; charset=utf-8"
+        elif body is not None:
             data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         try:
             connection.connect()

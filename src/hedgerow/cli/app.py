@@ -65,6 +65,7 @@ TASKS = (
     Column("AGENT", "host"),
     Column("STATE", "state"),
     Column("ADDRESSES", addresses),
+    Column("HOST PORTS", "ports"),
     Column("STARTED", "startedAt"),
 )
 

@@ -11,10 +11,12 @@ import click
 
 from hedgerow.addressing.blocks import block_count
 from hedgerow.config.load import check_file
+from hedgerow.config.written import written_allow, written_walls
 from hedgerow.errors import BadInput
 from hedgerow.model.network import ClusterSpec, NetworkSpec
 from hedgerow.policy.reach import may_reach
 
+from .network import inside
 from .output import VERSION, Column, output_option, table, write
 
 
@@ -91,14 +93,15 @@ def network_record(spec: NetworkSpec) -> dict[str, Any]:
         "prefix6": spec.prefix6,
         "enabled": spec.enabled,
         "internal": spec.internal,
-        "allow": list(spec.allow),
+        "allow": [written_allow(entry) for entry in spec.allow],
+        "walls": written_walls(spec),
         "agents": room(spec),
         "addresses": (1 << (32 - spec.prefix)) - 1 if spec.prefix is not None else None,
     }
 
 
 def reached(spec: NetworkSpec, networks: Sequence[NetworkSpec]) -> list[str]:
-    """The other networks that this one may talk to, whichever of the two says so."""
+    """The other networks to which its containers may open anything, whichever of the two says so."""
     return [other.name for other in networks if other.name != spec.name and may_reach(spec, other)]
 
 
@@ -119,6 +122,7 @@ COLUMNS = (
     Column("BLOCK", lambda record: [f"/{n}" for n in (record["prefix"], record["prefix6"]) if n is not None]),
     Column("CONTAINERS EACH", "addresses", wide=True),
     Column("REACHES", "reaches"),
+    Column("INSIDE", lambda record: inside(record["walls"])),
     Column("INTERNAL", "internal"),
     Column("ENABLED", "enabled"),
 )

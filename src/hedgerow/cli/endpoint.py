@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from hedgerow.model.published import where
+
 from .api import Api, api_option
 from .output import Column, Record, output_option, show, show_one
 
@@ -15,13 +17,26 @@ def container(record: Record) -> str:
     return str(record.get("container") or "")[:SHOWN_CHARACTERS]
 
 
+def addresses(record: Record) -> list[str]:
+    return [str(record[key]) for key in ("address", "address6") if record.get(key)]
+
+
+def ports(record: Record) -> list[str]:
+    """As Docker writes them: `192.0.2.1:8080->80/tcp`, without an address where every one of the host's will do."""
+    return [
+        f"{where(port['bind'], port['host_port'])}->{port['container_port']}/{port['protocol']}"
+        for port in record.get("published") or ()
+    ]
+
+
 COLUMNS = (
-    Column("ADDRESS", "address"),
+    Column("ADDRESS", addresses),
     Column("NETWORK", "network"),
     Column("AGENT", "agent"),
     Column("ENGINE", "engine"),
     Column("CONTAINER", container),
     Column("NAME", "name"),
+    Column("PORTS", ports, wide=True),
     Column("INTERFACE", "ifname", wide=True),
     Column("MAC", "mac", wide=True),
     Column("ID", "id", wide=True),

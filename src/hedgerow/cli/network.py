@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from .api import Api, api_option
@@ -18,20 +16,25 @@ def blocks(record: Record) -> list[str]:
     return [f"/{record[key]}" for key in ("prefix", "prefix6") if record.get(key) is not None]
 
 
+def gateways(record: Record) -> list[str]:
+    return [str(record[key]) for key in ("gateway", "gateway6") if record.get(key)]
+
+
 def owners(record: Record) -> list[str]:
     return [f"{prefix['agent']}:{prefix['block']}" for prefix in record.get("prefixes") or ()]
 
 
-def with_reach(record: Record, every: Sequence[Record]) -> Record:
-    """The record, and the other networks that it may talk to, whichever of the two says so."""
-    reaches = [
-        other["name"]
-        for other in every
-        if other["name"] != record["name"]
-        and (other["enabled"] and record["enabled"])
-        and (other["name"] in record["allow"] or record["name"] in other["allow"])
-    ]
-    return {**record, "reaches": reaches}
+def agents(record: Record) -> list[str] | str:
+    chosen = record.get("agents")
+    return "all" if chosen is None else chosen or "none"
+
+
+def inside(record: Record) -> str:
+    """What may pass inside: everything (nothing is said), what rules say, or nothing."""
+    rules = record.get("rules")
+    if rules:
+        return f"{len(rules)} rule{'s' * (len(rules) != 1)}"
+    return "isolated" if rules is not None or record.get("isolated") else ""
 
 
 COLUMNS = (
@@ -40,10 +43,11 @@ COLUMNS = (
     Column("BLOCK", blocks),
     Column("ENDPOINTS", "endpoints"),
     Column("REACHES", "reaches"),
+    Column("INSIDE", inside),
     Column("INTERNAL", "internal"),
     Column("ENABLED", "enabled"),
     Column("VNI", "vni", wide=True),
-    Column("GATEWAY", "gateway", wide=True),
+    Column("GATEWAY", gateways, wide=True),
     Column("PREFIXES", owners, wide=True),
 )
 
@@ -64,14 +68,7 @@ def ls(api: Api, output: str) -> None:
       hedgerow network ls -o wide
     """
     answer = api.get("/v1/networks")
-    every = answer["networks"]
-    show(
-        [with_reach(record, every) for record in every],
-        COLUMNS,
-        output,
-        kind="networks",
-        revision=answer.get("revision"),
-    )
+    show(answer["networks"], COLUMNS, output, kind="networks", revision=answer.get("revision"))
 
 
 @network.command("show")
@@ -85,5 +82,4 @@ def show_network(api: Api, name: str, output: str) -> None:
     Example:
       hedgerow network show dcos-1
     """
-    record = api.get(f"/v1/networks/{name}")
-    show_one(with_reach(record, api.get("/v1/networks")["networks"]), COLUMNS, output, kind="network")
+    show_one(api.get(f"/v1/networks/{name}"), COLUMNS, output, kind="network")

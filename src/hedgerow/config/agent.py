@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 from . import yaml
 from .file import read_file
 from .problem import Wrong
-from .settings import Setting, address4, boolean, text, whole_number, words
+from .settings import Setting, address, boolean, text, whole_number, words
 from .yaml import Node
 
 ENGINES: tuple[str, ...] = ("docker", "podman")
@@ -22,7 +23,7 @@ class AgentSettings:
     """`http` is where the local HTTP listens; `host_rootfs` lets apps without an image run on the host's own root."""
 
     name: str
-    underlay: IPv4Address
+    underlay: IPv4Address | IPv6Address
     controllers: tuple[str, ...]
     certificates: Path
     state: Path
@@ -43,7 +44,7 @@ def _path(node: Node) -> Path:
 def _host_and_port(node: Node) -> str:
     written = text(node)
     host, colon, port = written.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise Wrong(f"{written} is no address", "write host:port, as 192.168.0.250:8081")
     return written
 
@@ -70,12 +71,16 @@ def _way(node: Node) -> str:
 
 
 _NO_NAME: str | None = None
-_NO_ADDRESS: IPv4Address | None = None
+_NO_ADDRESS: IPv4Address | IPv6Address | None = None
 _NO_CONTROLLERS: tuple[str, ...] = ()
 
 NAME = Setting("name", text, _NO_NAME, "a word", "What people call this host; no two agents may have one name.")
 UNDERLAY = Setting(
-    "underlay", address4, _NO_ADDRESS, "an IPv4 address", "Of this host, where the other hosts' tunnels end."
+    "underlay",
+    address,
+    _NO_ADDRESS,
+    "an IP address",
+    "Of this host, where the other hosts' tunnels end; of one IP version on every host.",
 )
 CONTROLLERS = Setting(
     "controllers", _controllers, _NO_CONTROLLERS, "a list of host:port", "Any of them will do; port 8081 as a rule."

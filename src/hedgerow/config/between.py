@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from . import schema, yaml
-from .problem import nearest
+from . import schema, walls
 from .settings import Notes, Section, Setting
 
 Range = IPv4Network | IPv6Network
@@ -40,18 +39,21 @@ FAMILIES = (
 )
 
 
-def check_between(top: Section, tunnels: Section, overlays: Sequence[Section], notes: Notes) -> None:
+def check_between(top: Section, tunnels: Section, overlays: Sequence[Section], notes: Notes) -> dict[str, int]:
+    """The line of each network's name, for what may name it."""
     if not tunnels.has(schema.VTEP_MAC_OUI):
         notes.wrong(tunnels.line, tunnels.path, "", "vtep_mac_oui is missing", "write vtep_mac_oui: 70:B3:D5:00:00:00")
     for overlay in overlays:
         _check_whole(overlay, notes)
         for family in FAMILIES:
             _check_block(overlay, family, notes)
-    _check_names(overlays, notes)
+        _check_isolated(overlay, notes)
+    names = _check_names(overlays, notes)
     for family in FAMILIES:
         _check_vtep(tunnels, overlays, family, notes)
         _check_ranges(tunnels, overlays, family, notes)
     _check_mtu(top, overlays, notes)
+    return names
 
 
 def _check_whole(overlay: Section, notes: Notes) -> None:
@@ -80,7 +82,8 @@ def _check_block(overlay: Section, family: _Family, notes: Notes) -> None:
         notes.wrong(*overlay.place(family.prefix), f"a block of /{prefix} does not fit into {subnet}", between)
 
 
-def _check_names(overlays: Sequence[Section], notes: Notes) -> None:
+def _check_names(overlays: Sequence[Section], notes: Notes) -> dict[str, int]:
+    """The line of each name."""
     lines: dict[str, int] = {}
     for overlay in overlays:
         name = overlay.get(schema.NAME_OF)
@@ -89,23 +92,18 @@ def _check_names(overlays: Sequence[Section], notes: Notes) -> None:
             notes.wrong(line, path, value, f"the network in line {lines[name]} has this name", "choose another")
         elif name:
             lines[name] = line
-    for overlay in overlays:
-        _check_allow(overlay, lines, notes)
+    return lines
 
 
-def _check_allow(overlay: Section, lines: Mapping[str, int], notes: Notes) -> None:
-    allowed, node = overlay.get(schema.ALLOW), overlay.nodes.get(schema.ALLOW.key)
-    if not isinstance(node, yaml.Sequence):
-        return
-    _, path, _ = overlay.place(schema.ALLOW)
-    for number, (other, item) in enumerate(zip(allowed, node.items, strict=False)):
-        place = (item.line, f"{path}[{number}]", other)
-        near = nearest(other, lines)
-        if other == overlay.get(schema.NAME_OF):
-            notes.wrong(*place, "a network reaches itself as it is", "take the name out")
-        elif other not in lines:
-            cure = f"did you mean {near}?" if near else f"the networks are {', '.join(lines)}"
-            notes.wrong(*place, "there is no network of this name", cure)
+def is_closed(overlay: Section) -> bool:
+    """Whether the network has walls inside."""
+    return overlay.has(walls.RULES) or overlay.get(schema.ISOLATED)
+
+
+def _check_isolated(overlay: Section, notes: Notes) -> None:
+    if overlay.has(walls.RULES) and overlay.values.get(schema.ISOLATED.key) is False:
+        told = "rules let nothing else pass inside the network, and this says that everything does"
+        notes.wrong(*overlay.place(schema.ISOLATED), told, "take isolated out, or rules")
 
 
 def _check_vtep(tunnels: Section, overlays: Iterable[Section], family: _Family, notes: Notes) -> None:

@@ -7,18 +7,19 @@ by itself takes no part in the second, and hides nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from hedgerow.model.network import ClusterSpec, NetworkName, NetworkSpec, VtepSpec
 
 from . import schema, yaml
-from .between import check_between
+from .between import check_between, is_closed
 from .file import read_text
 from .problem import ConfigProblems, Problem
 from .settings import Notes, Section, read_section
+from .walls import Cluster, Walls, read_walls
 from .yaml import Node, Scalar
 
 DEFAULT_VTEP = VtepSpec(subnet=IPv4Network("44.128.0.0/20"), subnet6=IPv6Network("fd01:a::/64"))
@@ -31,11 +32,20 @@ DEFAULT_NETWORKS = (
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """`spec` is None when there are problems. Warnings stop nothing."""
+    """`spec` is None when there are problems. Warnings stop nothing. `places`: line and text of each path."""
 
     spec: ClusterSpec | None
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
+    places: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+
+    def problem(self, file: str, path: str, message: str, cure: str) -> Problem:
+        """What somebody else finds wrong with a key; of one that is not there, in the line of what should have it."""
+        around = path
+        while around and around not in self.places:
+            around = around.rpartition(".")[0]
+        line, value = self.places.get(around, (0, ""))
+        return Problem(file, line, path, value if around == path else "", message, cure)
 
 
 def load(source: Path | str, file: str = "config.yaml") -> ClusterSpec:
@@ -57,14 +67,24 @@ def check(text: str, file: str) -> Checked:
     document = yaml.parse(text)
     _note_faults(document, "", notes)
     spec = None
+    sections: list[Section] = []
     if isinstance(document.root, yaml.Mapping):
-        spec = _read_top(document.root, notes)
+        spec = _read_top(document.root, notes, sections)
     elif document.root is not None:
         notes.wrong(document.root.line, "", document.root, "keys and values are needed", "write dcos_overlay_network:")
     elif not notes.problems:
         notes.wrong(1, "", "", "the file is empty", "write dcos_overlay_network: and the networks under it")
     problems = tuple(sorted(notes.problems))
-    return Checked(None if problems else spec, problems, tuple(sorted(notes.warnings)))
+    return Checked(None if problems else spec, problems, tuple(sorted(notes.warnings)), _places(sections))
+
+
+def _places(sections: Iterable[Section]) -> dict[str, tuple[int, str]]:
+    found: dict[str, tuple[int, str]] = {}
+    for section in sections:
+        found.setdefault(section.path, (section.line, ""))
+        for key, node in section.nodes.items():
+            found[yaml.join(section.path, key)] = section.lines[key], str(node)
+    return found
 
 
 def _note_faults(document: yaml.Document, prefix: str, notes: Notes) -> None:
@@ -73,8 +93,10 @@ def _note_faults(document: yaml.Document, prefix: str, notes: Notes) -> None:
         notes.wrong(fault.line, path, fault.value, fault.message, fault.cure)
 
 
-def _read_top(root: yaml.Mapping, notes: Notes) -> ClusterSpec:
+def _read_top(root: yaml.Mapping, notes: Notes, sections: list[Section]) -> ClusterSpec:
+    """What was read of each mapping is left in `sections`."""
     top = read_section(root, "", schema.TOP, notes, foreign=True)
+    sections.append(top)
     written = top.get(schema.NETWORK)
     if written is None:
         return ClusterSpec(
@@ -88,8 +110,12 @@ def _read_top(root: yaml.Mapping, notes: Notes) -> ClusterSpec:
     if isinstance(node, yaml.Mapping):
         tunnels = read_section(node, path, schema.TUNNELS, notes)
         overlays = _read_overlays(tunnels, notes)
-        check_between(top, tunnels, overlays, notes)
-        return _spec(top, tunnels, overlays)
+        sections += [tunnels, *overlays]
+        names = check_between(top, tunnels, overlays, notes)
+        closed = frozenset(overlay.get(schema.NAME_OF) for overlay in overlays if is_closed(overlay))
+        cluster = Cluster(names, closed)
+        walls = [read_walls(overlay, overlay.get(schema.NAME_OF), cluster, notes) for overlay in overlays]
+        return _spec(top, tunnels, list(zip(overlays, walls, strict=True)))
     if node is not None:
         notes.wrong(line, path, value, "keys and values are needed, this is a list", "write overlays: above it")
     return ClusterSpec(enable=False, mtu_bytes=top.get(schema.MTU), vtep=DEFAULT_VTEP, networks=())
@@ -139,7 +165,7 @@ def _read_overlays(tunnels: Section, notes: Notes) -> list[Section]:
     return sections
 
 
-def _spec(top: Section, tunnels: Section, overlays: Sequence[Section]) -> ClusterSpec:
+def _spec(top: Section, tunnels: Section, overlays: Sequence[tuple[Section, Walls]]) -> ClusterSpec:
     return ClusterSpec(
         enable=top.get(schema.ENABLE),
         mtu_bytes=top.get(schema.MTU),
@@ -149,11 +175,11 @@ def _spec(top: Section, tunnels: Section, overlays: Sequence[Section]) -> Cluste
             mac_oui=tunnels.get(schema.VTEP_MAC_OUI),
             mtu_bytes=tunnels.get(schema.VTEP_MTU),
         ),
-        networks=tuple(_network(overlay) for overlay in overlays),
+        networks=tuple(_network(overlay, walls) for overlay, walls in overlays),
     )
 
 
-def _network(overlay: Section) -> NetworkSpec:
+def _network(overlay: Section, walls: Walls) -> NetworkSpec:
     return NetworkSpec(
         name=NetworkName(overlay.get(schema.NAME_OF)),
         subnet=overlay.get(schema.SUBNET),
@@ -161,6 +187,12 @@ def _network(overlay: Section) -> NetworkSpec:
         subnet6=overlay.get(schema.SUBNET6),
         prefix6=overlay.get(schema.PREFIX6),
         enabled=overlay.get(schema.ENABLED),
-        allow=tuple(NetworkName(name) for name in overlay.get(schema.ALLOW)),
+        allow=walls.allow,
+        rules=walls.rules,
+        isolated=overlay.get(schema.ISOLATED),
         internal=overlay.get(schema.INTERNAL),
+        attach=overlay.get(schema.ATTACH),
+        agents=walls.agents,
+        hosts=overlay.get(schema.HOSTS),
+        host_services=walls.host_services,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import agent, between, schema, yaml
+from . import agent, between, schema, walls, yaml
 from .settings import Setting
 
 _CONFIG = f"""# config.yaml
@@ -23,7 +23,9 @@ second documents are refused; aliases and merge keys are never followed, and ref
 in DC/OS: a word that YAML reads as something else (`on`, `010`, `12:30`) must stand in quotes.
 
 The controller imports the file once, into an empty store. Afterwards it only compares the two, and `hedgerow status`
-says when they differ.
+says when they differ. `hedgerow apply FILE` changes a running cluster: `allow`, `isolated`, `rules`, `internal`,
+`attach`, `agents`, `hosts` and `host_services` of networks that there are, all in one step. `agents` must still name
+every agent that has a block of the network. Every other change is refused, and nothing is changed then.
 """
 
 _BETWEEN = f"""
@@ -36,6 +38,20 @@ _BETWEEN = f"""
   block is never given out.
 - With `subnet6` the MTU is at least {schema.SMALLEST_MTU6}.
 - No subnet touches {", ".join(f"{unusable} ({meaning.partition(' (')[0]})" for unusable, meaning in between.UNUSABLE)}.
+"""
+
+_WALLS = """
+Keys beside each other in `from` or `to` must all hold. Apps and labels are those of Marathon apps, as the controller
+assigned them to the agent that reports an instance; what a container says of itself picks no verdict. A container that
+is no instance is `any` and nothing else.
+
+Rules and mappings under `allow` say who may begin. Replies come back by themselves, for as long as the opening holds:
+when it goes, flows that lean on it are cut. Entries add up, and none takes another one back. A name under `allow` opens
+a network with `rules`, too: both ways, everything.
+
+Absent, empty and a key without a value are three things. `rules: []` lets nothing pass inside a network, no `rules` at
+all lets everything pass; `agents: []` is no agent, no `agents` at all is every one. `rules:` with nothing behind it is
+refused, and so are `allow:`, `agents:` and `host_services:`.
 """
 
 
@@ -59,6 +75,10 @@ def config_page() -> str:
         _table("Top level", schema.TOP),
         _table("Under `dcos_overlay_network`", schema.TUNNELS),
         _table("A network, one entry of `overlays`", schema.OVERLAY),
+        _table("A mapping under `allow`", walls.ALLOW_ENTRY),
+        _table("A rule, one entry of `rules`", walls.RULE),
+        _table("Who: `from` and `to` of a rule", walls.SELECTOR),
+        _WALLS,
         _BETWEEN,
         "\n## Decided, not built yet\n\nThese keys of a network are refused, never ignored.\n\n",
         "".join(f"- `{key}`: {meaning}\n" for key, meaning in schema.NOT_YET.items()),

@@ -11,7 +11,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from .problem import Wrong
-from .settings import Setting, boolean, given, network4, network6, text, whole_number, words
+from .settings import Setting, boolean, given, network4, network6, text, whole_number
+from .walls import AGENTS, ALLOW, HOST_SERVICES, RULES, one_of
 from .yaml import Node
 
 LONGEST_NAME = 63
@@ -68,7 +69,6 @@ _ABSENT4: IPv4Network | None = None
 _ABSENT6: IPv6Network | None = None
 _NO_NUMBER: int | None = None
 _NO_NODE: Node | None = None
-_NOBODY: tuple[str, ...] = ()
 
 ENABLE = Setting(
     "dcos_overlay_enable", boolean, True, "true or false", "With false nothing is allotted; the file is still checked."
@@ -138,7 +138,7 @@ SUBNET6 = Setting(
     network6,
     _ABSENT6,
     "IPv6 network",
-    "The same for IPv6. Checked and allotted; the controller does not start with it yet.",
+    "The same for IPv6; a network has one of them, or both.",
 )
 PREFIX6 = Setting(
     "prefix6",
@@ -148,13 +148,6 @@ PREFIX6 = Setting(
     "Length of the block of `subnet6` that each agent gets.",
 )
 ENABLED = Setting("enabled", boolean, True, "true or false", "A network that is off has no blocks and no endpoints.")
-ALLOW = Setting(
-    "allow",
-    words,
-    _NOBODY,
-    "a list of network names",
-    "Networks that may talk to this one, both ways; one mention suffices. Absent and `[]` mean nobody.",
-)
 INTERNAL = Setting(
     "internal",
     boolean,
@@ -162,13 +155,33 @@ INTERNAL = Setting(
     "true or false",
     "With true nothing goes out of the networks: no internet, no masquerade.",
 )
-OVERLAY: tuple[Setting[Any], ...] = (NAME_OF, SUBNET, PREFIX, SUBNET6, PREFIX6, ENABLED, ALLOW, INTERNAL)
+ISOLATED = Setting(
+    "isolated",
+    boolean,
+    False,
+    "true or false",
+    "With true its containers do not reach each other, but for what `rules` say.",
+)
+ATTACH = Setting(
+    "attach",
+    one_of("anyone", "apps"),
+    "anyone",
+    "anyone or apps",
+    "Who may join: any container of an agent's engines, or only instances of apps that the controller assigned to it.",
+)
+HOSTS = Setting(
+    "hosts",
+    one_of("allow", "deny"),
+    "allow",
+    "allow or deny",
+    "Whether hosts reach their own containers of the network. No host reaches another one's.",
+)
+OVERLAY: tuple[Setting[Any], ...] = (
+    *(NAME_OF, SUBNET, PREFIX, SUBNET6, PREFIX6, ENABLED),
+    *(ALLOW, ISOLATED, RULES, INTERNAL, ATTACH, AGENTS, HOSTS, HOST_SERVICES),
+)
 
 NOT_YET = {
-    "agents": "which hosts have the network",
-    "attach": "who may attach to the network",
-    "rules": "rules between endpoints",
-    "host_services": "services of the hosts that containers may use",
     "renamed_from": "renaming a network",
     "encryption": "encrypted tunnels",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Generic, TypeVar
 
 from . import yaml
@@ -155,11 +155,11 @@ def boolean(node: Node) -> bool:
     raise Wrong("true or false is needed", f"write {meant}" if meant else "write true or false")
 
 
-def address4(node: Node) -> IPv4Address:
+def address(node: Node) -> IPv4Address | IPv6Address:
     try:
-        return IPv4Address(text(node))
+        return ip_address(text(node))
     except ValueError:
-        raise Wrong("not an IPv4 address", "write four numbers from 0 to 255, as 192.168.0.7") from None
+        raise Wrong("not an IP address", "write one, as 192.168.0.7 or fd00::7") from None
 
 
 def network4(node: Node) -> IPv4Network:

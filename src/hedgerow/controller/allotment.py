@@ -1,7 +1,7 @@
 """Who gets what: the record of an agent that registers. Pure.
 
-As DC/OS allots: one VTEP an agent, one block of every enabled network, the lowest free first. A network that is full
-leaves the agent without a block there and takes nothing else from it.
+As DC/OS allots: one VTEP an agent, one block of every enabled network that is for it, the lowest free first. A network
+that is full leaves the agent without a block there and takes nothing else from it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
 
 from hedgerow.addressing import vtep
 from hedgerow.addressing.blocks import block_count, lowest_free_block
@@ -20,6 +21,9 @@ from hedgerow.wire.messages import Hello
 
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,251}[A-Za-z0-9])?")
 """A host's name, mostly. It stands in paths and log lines."""
+
+MOST_ADDRESSES = 16
+"""Of one host and family; each is a row on every other."""
 
 NO_VTEP = Vtep(ip=None, mac=b"")
 """Of agents of a cluster whose networks are switched off."""
@@ -56,16 +60,32 @@ def registered(
     if known is None:
         tunnel = _vtep(cluster, others)
         known = Agent(id=hello.agent, name=hello.name, underlay=hello.underlay, incarnation=incarnation, vtep=tunnel)
-    fresh = replace(known, name=hello.name, underlay=hello.underlay, incarnation=incarnation)
+    fresh = replace(
+        known,
+        name=hello.name,
+        underlay=hello.underlay,
+        incarnation=incarnation,
+        addresses4=_of_a_host(hello.addresses4),
+        addresses6=_of_a_host(hello.addresses6),
+    )
     return with_prefixes(fresh, others, networks) if cluster.enable else fresh
 
 
+T = TypeVar("T", IPv4Address, IPv6Address)
+
+
+def _of_a_host(addresses: Iterable[T]) -> tuple[T, ...]:
+    """Those by which others may call it, MOST_ADDRESSES of a family: every agent gets them."""
+    others = (one for one in addresses if not (one.is_loopback or one.is_link_local or one.is_multicast))
+    return tuple(sorted(one for one in set(others) if not one.is_unspecified))[:MOST_ADDRESSES]
+
+
 def with_prefixes(agent: Agent, others: Collection[Agent], networks: Iterable[Network]) -> Agent:
-    """The agent with a block of each enabled network that still has one. Others' blocks and its own never move."""
+    """The agent with a block of each network for it that still has one. Others' blocks and its own never move."""
     prefixes, prefixes6 = list(agent.prefixes), list(agent.prefixes6)
     for network in sorted(networks, key=lambda network: network.gateway_index):
         spec = network.spec
-        if not spec.enabled:
+        if not spec.is_for(agent.name):
             continue
         if spec.subnet and spec.prefix and not any(prefix.network == network.id for prefix in prefixes):
             taken = [p.block for other in others for p in other.prefixes if p.network == network.id]
@@ -79,14 +99,14 @@ def with_prefixes(agent: Agent, others: Collection[Agent], networks: Iterable[Ne
 
 
 def lacking(agent: Agent, networks: Iterable[Network], cluster: ClusterSpec) -> list[Network]:
-    """Enabled networks that had no block left for this agent."""
+    """Networks that had no block left for this agent."""
     have = {prefix.network for prefix in agent.prefixes}
     have6 = {prefix.network for prefix in agent.prefixes6}
     return [
         network
         for network in networks
         if cluster.enable
-        and network.spec.enabled
+        and network.spec.is_for(agent.name)
         and ((network.spec.subnet and network.id not in have) or (network.spec.subnet6 and network.id not in have6))
     ]
 
@@ -114,7 +134,8 @@ def _check_name(hello: Hello) -> None:
 def _check_underlay(hello: Hello, networks: Iterable[Network], cluster: ClusterSpec) -> None:
     """An agent inside a network of ours would draw the others' tunnel packets into that network."""
     address = hello.underlay
-    subnets = (cluster.vtep.subnet, *(network.spec.subnet for network in networks))
+    subnets = [cluster.vtep.subnet, cluster.vtep.subnet6]
+    subnets += [subnet for network in networks for subnet in (network.spec.subnet, network.spec.subnet6)]
     inside = [str(subnet) for subnet in subnets if subnet is not None and address in subnet]
     if inside or _is_no_host(address):
         what = f"lies in {inside[0]}, which is for containers" if inside else "is no address of a host"
@@ -125,7 +146,7 @@ def _check_underlay(hello: Hello, networks: Iterable[Network], cluster: ClusterS
         )
 
 
-def _is_no_host(address: IPv4Address) -> bool:
+def _is_no_host(address: IPv4Address | IPv6Address) -> bool:
     """The gateways inside containers are link-local; the broadcast address is a reserved one."""
     if address.is_loopback or address.is_link_local or address.is_unspecified:
         return True
@@ -147,6 +168,13 @@ def _check_clashes(hello: Hello, others: Iterable[Agent]) -> None:
                 f"{hello.underlay} is the underlay address of agent {other.name} ({other.id}), agent {hello.name}"
                 f" ({hello.agent}) cannot have it",
                 "set underlay in agent.yaml to an address of this host",
+            )
+        if other.underlay.version != hello.underlay.version:
+            raise Rejected(
+                "underlay",
+                f"the underlay address {hello.underlay} of agent {hello.name} is of another IP version than"
+                f" {other.underlay} of agent {other.name}: tunnels between the two cannot be",
+                "give all agents underlay addresses of one IP version",
             )
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 from hedgerow.store.base import Store
 
+from .members import Members
 from .registration import Registration
 from .sessions import Sessions
 from .watch import Watch
@@ -14,6 +15,7 @@ from .watch import Watch
 class Core:
     def __init__(self, store: Store) -> None:
         self.watch = Watch(store)
+        self.members = Members(store, self.watch)
         self.registration = Registration(store, self.watch)
         self.sessions = Sessions(store, self.watch, self.registration)
 
@@ -22,3 +24,4 @@ class Core:
         group.create_task(self.watch.run(), name="watch")
         await self.watch.reached(0)
         group.create_task(self.registration.keep_allotted(), name="allotment")
+        group.create_task(self.members.keep(), name="members")

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from hedgerow.model.agent import AgentId
 from hedgerow.model.app import InstanceId
-from hedgerow.model.endpoint import EndpointKey
+from hedgerow.model.endpoint import Endpoint, EndpointKey
+from hedgerow.model.member import MemberKey
 from hedgerow.model.network import ClusterSpec, NetworkId
 from hedgerow.store.base import Store
+from hedgerow.wire.codec import readable
 
 CLUSTER = "/cluster"
 NETWORKS = "/networks/"
@@ -16,6 +18,7 @@ AGENTS = "/agents/"
 ENDPOINTS = "/endpoints/"
 INSTANCES = "/instances/"
 STATUSES = "/status/"
+MEMBERS = "/members/"
 
 ALLOTMENT = "/allotment"
 """Compared and written by each commit that gives something out: of two that saw the same free block, one passes."""
@@ -23,7 +26,7 @@ ALLOTMENT = "/allotment"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """The record at CLUSTER: what config.yaml said when it was imported. `digest` is of the spec, not of the text."""
+    """The record at CLUSTER: what was imported, or applied last. `digest` is of the spec, not of the text."""
 
     spec: ClusterSpec
     digest: str
@@ -47,6 +50,16 @@ def instance_key(instance: InstanceId) -> str:
 
 def status_key(instance: InstanceId) -> str:
     return STATUSES + instance
+
+
+def member_key(member: MemberKey) -> str:
+    return MEMBERS + member
+
+
+async def read_endpoints(store: Store, prefix: str) -> tuple[dict[str, Endpoint], dict[str, str]]:
+    """Endpoints under their keys; and for each record that cannot be read, why."""
+    found, _ = await read_all(store, prefix)
+    return readable({key: value for key, (value, _) in found.items()}, Endpoint)
 
 
 async def read_all(store: Store, prefix: str) -> tuple[dict[str, tuple[bytes, int]], int]:

@@ -86,7 +86,7 @@ async def _run(settings: Settings) -> None:
             apps = wiring.build(store, core.sessions.call, lambda: core.sessions.connected)
             core.sessions.changed = apps.wake
             await core.start(group)
-            view = View(store, core.watch, core.sessions, settings.config)
+            view = View(store, core.watch, core.sessions, settings.config, apps.damaged)
             hosts = {split_address(settings.api_address)[0]} - {"0.0.0.0", "::"}
             served = api.build(view, settings.version, apps.routes, token, hosts)
             group.create_task(apps.run(), name="apps")

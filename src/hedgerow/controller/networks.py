@@ -2,7 +2,7 @@
 
 A network's id, VNI and gateway index are drawn when it first appears and never change. The configuration's own record
 is written last, so an import that was interrupted is taken up where it stopped. Once it is there a controller only
-compares: what a file says changes nothing in a running cluster.
+compares: a file changes a running cluster when somebody applies it (`apply`), and not by lying there.
 """
 
 from __future__ import annotations
@@ -40,29 +40,21 @@ class Drift:
 async def open_cluster(store: Store, config: Path, random_bits: RandomBits) -> ClusterSpec:
     """What the cluster runs, imported from the file if the store is empty.
 
-    Raises ConfigProblems for a file that must be imported and cannot, BadInput for networks that are not built yet.
+    Raises ConfigProblems for a file that must be imported and cannot, BadInput when the store's record cannot be read:
+    the one record without which there is no cluster.
     """
     entry = await store.get(CLUSTER)
     if entry is None:
         spec = load(config)
-        refuse_unbuilt(spec)
         await import_spec(store, spec, random_bits)
         entry = await store.get(CLUSTER)
         assert entry is not None
         log.info("%s imported: %d networks", config, len(spec.networks))
-    applied = from_json(entry.value, Applied).spec
-    refuse_unbuilt(applied)
-    return applied
-
-
-def refuse_unbuilt(spec: ClusterSpec) -> None:
-    """Raises BadInput: better no controller than a network without its walls."""
-    names = [network.name for network in spec.networks if network.subnet6 is not None and network.enabled]
-    if spec.enable and names:
-        raise BadInput(
-            f"IPv6 networks: not yet ({', '.join(names)})",
-            "take subnet6 and prefix6 out of config.yaml, or write enabled: false for these networks",
-        )
+    try:
+        return from_json(entry.value, Applied).spec
+    except BadInput as error:
+        cure = "restore the store from a backup, or start the release that wrote it"
+        raise BadInput(f"{CLUSTER} in the store cannot be read: {error.message}", cure) from error
 
 
 async def import_spec(store: Store, spec: ClusterSpec, random_bits: RandomBits) -> None:
@@ -108,9 +100,12 @@ async def drift(store: Store, config: Path) -> Drift | None:
         spec = await asyncio.to_thread(load, config)
     except HedgerowError as error:
         return Drift(f"{config} cannot be used: {error.message}", f"hedgerow config check {config}")
-    if digest(spec) == from_json(entry.value, Applied).digest:
-        return None
+    try:
+        if digest(spec) == from_json(entry.value, Applied).digest:
+            return None
+    except BadInput as error:
+        return Drift(f"{CLUSTER} in the store cannot be read: {error.message}", f"hedgerow apply {config}")
     return Drift(
         f"{config} differs from what the cluster runs since revision {store.epoch}.{entry.modified}",
-        "changing a running cluster is not built yet: put the old file back",
+        f"hedgerow apply {config}, or put the old file back",
     )

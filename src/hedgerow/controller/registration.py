@@ -18,8 +18,8 @@ from hedgerow.store.base import MAX_OPERATIONS, Compare, Put, Store
 from hedgerow.wire.codec import to_json
 from hedgerow.wire.messages import Hello
 
-from .allotment import is_full, lacking, registered, with_prefixes
-from .keys import ALLOTMENT, agent_key
+from .allotment import Rejected, is_full, lacking, registered, with_prefixes
+from .keys import AGENTS, ALLOTMENT, NETWORKS, agent_key
 from .watch import Watch
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,12 @@ class Registration:
                 )
                 if agent == known:
                     return agent
+                if damaged := self._damaged():
+                    raise Rejected(
+                        "damaged",
+                        f"nothing is given out while {damaged} cannot be read: somebody may have it already",
+                        "restore the store, or start the release that wrote it: hedgerow status",
+                    )
                 if await self._commit({agent.id: agent}):
                     break
         if known is None:
@@ -67,9 +73,15 @@ class Registration:
                         await self._commit(due)
             await self._watch.news(newest)
 
+    def _damaged(self) -> str:
+        """The key of a record that may say what is taken already, and does not."""
+        return next((key for key in self._watch.unreadable if key.startswith((AGENTS, NETWORKS))), "")
+
     def _due(self) -> dict[AgentId, Agent]:
         agents = dict(self._watch.agents)
         due: dict[AgentId, Agent] = {}
+        if self._damaged():
+            return due
         for agent in self._watch.agents.values():
             if len(due) < AT_ONCE and lacking(agent, self._watch.networks.values(), self._watch.cluster):
                 others = [other for other in agents.values() if other.id != agent.id]

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from hedgerow.errors import BadInput, Conflict
 from hedgerow.model.agent import Agent, AgentId
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 WRITE_S = 0.1
 MAX_ENDPOINTS = 16_384
 """Of one agent: as many as its data path holds."""
+MAX_ADDRESSES = 16
+"""Of one instance: several on each network that it may be on. Every agent hears of them where rules ask for apps."""
 
 
 class Reports:
@@ -60,6 +62,8 @@ class Reports:
         if not (report.whole or self._whole):
             raise BadInput(f"the first report of agent {self._agent} is not whole", "send everything first")
         _check_times(report)
+        if any(len(status.all_addresses) > MAX_ADDRESSES for status in report.instances):
+            raise BadInput(f"agent {self._agent} reports an instance with more than {MAX_ADDRESSES} addresses")
         if report.whole:
             self._whole = True
             self._endpoints.clear()
@@ -69,7 +73,9 @@ class Reports:
             if own is not None and owns(own, endpoint):
                 self._endpoints[endpoint_key(self._agent, endpoint.key)] = to_json(endpoint)
             else:
-                log.warning("agent %s has no right to %s: %s is ignored", self._agent, endpoint.address, endpoint.key)
+                log.warning(
+                    "agent %s has no right to %s: %s is ignored", self._agent, endpoint.first_address, endpoint.key
+                )
         for key in report.endpoints_gone:
             self._endpoints.pop(endpoint_key(self._agent, key), None)
         if len(self._endpoints) > MAX_ENDPOINTS:
@@ -111,7 +117,7 @@ class Reports:
         self._forget_statuses()
         due = {status_key(status.id): self._put(status) for status in self._statuses.values()}
         for key, value in self._stored.items():
-            if key.startswith(STATUSES) and key not in due and not from_json(value, InstanceStatus).state.is_final:
+            if key.startswith(STATUSES) and key not in due and not _is_final(value):
                 due[key] = Delete(key)
         changes = [one for one in due.values() if one is not None]
         while changes:
@@ -136,18 +142,23 @@ class Reports:
 
     def _put(self, status: InstanceStatus) -> Operation | None:
         instance = self._watch.instances.get(status.id)
-        addresses = tuple(address for address in status.addresses if not self._is_foreign(address))
-        key, value = status_key(status.id), to_json(replace(status, addresses=addresses))
+        own = replace(
+            status,
+            addresses=tuple(address for address in status.addresses if not self._is_foreign(address)),
+            addresses6=tuple(address for address in status.addresses6 if not self._is_foreign(address)),
+        )
+        key, value = status_key(status.id), to_json(own)
         if instance is None or instance.agent != self._agent or instance.incarnation != status.incarnation:
             return None
         return Put(key, value) if self._stored.get(key) != value else None
 
-    def _is_foreign(self, address: IPv4Address) -> bool:
+    def _is_foreign(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether the address is one of our networks', and of no block of this agent."""
         own = self._watch.agents.get(self._agent)
-        if own is not None and any(address in prefix.block for prefix in own.prefixes):
+        if own is not None and any(address in prefix.block for prefix in own.all_prefixes):
             return False
-        subnets = [network.spec.subnet for network in self._watch.networks.values()]
+        specs = [network.spec for network in self._watch.networks.values()]
+        subnets = [subnet for spec in specs for subnet in (spec.subnet, spec.subnet6)]
         return any(subnet is not None and address in subnet for subnet in subnets)
 
     def _note(self, written: Sequence[Operation]) -> None:
@@ -156,6 +167,14 @@ class Reports:
                 self._stored[operation.key] = operation.value
             else:
                 self._stored.pop(operation.key, None)
+
+
+def _is_final(status: bytes) -> bool:
+    """A status that cannot be read is not: it goes, and the next one takes its place."""
+    try:
+        return from_json(status, InstanceStatus).state.is_final
+    except BadInput:
+        return False
 
 
 def _check_times(report: Report) -> None:
@@ -167,5 +186,6 @@ def _check_times(report: Report) -> None:
 
 
 def owns(agent: Agent, endpoint: Endpoint) -> bool:
-    """Whether the endpoint's address lies in the agent's own part of the endpoint's network."""
-    return any(p.network == endpoint.network and endpoint.address in p.block for p in agent.prefixes)
+    """Whether the endpoint's addresses lie in the agent's own parts of the endpoint's network."""
+    blocks = [p.block for p in agent.all_prefixes if p.network == endpoint.network]
+    return all(any(address in block for block in blocks) for address in endpoint.addresses)

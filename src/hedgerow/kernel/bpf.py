@@ -41,6 +41,8 @@ _POINTER_CALLS = (
     "bpf_map__fd",
     "bpf_map__key_size",
     "bpf_map__value_size",
+    "bpf_map__name",
+    "bpf_map__pin_path",
     "ring_buffer__free",
     "ring_buffer__consume",
     "ring_buffer__epoll_fd",
@@ -120,6 +122,9 @@ def _libbpf() -> ctypes.CDLL:
         getattr(lib, name).argtypes = [ctypes.c_void_p]
     lib.bpf_object__find_program_by_name.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     lib.bpf_object__find_map_by_name.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    lib.bpf_object__next_map.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    lib.bpf_object__next_map.restype = ctypes.c_void_p
+    lib.bpf_map__name.restype = lib.bpf_map__pin_path.restype = ctypes.c_char_p
     lib.bpf_map_update_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]
     lib.bpf_map_lookup_elem.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
     lib.bpf_map_delete_elem.argtypes = [ctypes.c_int, ctypes.c_char_p]
@@ -287,6 +292,17 @@ class Object:
             raise NotFound(f"the eBPF object has no map {name}", "make build")
         return Map(_check(lib.bpf_map__fd(pointer), name), lib.bpf_map__key_size(pointer),
                    lib.bpf_map__value_size(pointer))  # fmt: skip
+
+    def pinned_maps(self) -> dict[str, Map]:
+        """Those that have a pin, or should have one: by the file's name."""
+        lib, found = _libbpf(), {}
+        pointer = lib.bpf_object__next_map(self._pointer, None)
+        while pointer:
+            if lib.bpf_map__pin_path(pointer):
+                name = lib.bpf_map__name(pointer).decode()
+                found[name] = self.map(name)
+            pointer = lib.bpf_object__next_map(self._pointer, pointer)
+        return found
 
     def close(self) -> None:
         """Frees libbpf's memory and this process's descriptors; pins and attachments stay."""

@@ -10,13 +10,21 @@ from hedgerow.errors import HedgerowError
 
 
 def is_mounted(path: Path) -> bool:
-    """Whether the last thing mounted exactly there is a bpf file system (proc(5), mountinfo)."""
-    kind = ""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split()[4] == str(path):
-            kind = after.split()[0]
-    return kind == "bpf"
+    """Whether the last thing mounted exactly there is a bpf file system."""
+    return kind_at(Path("/proc/self/mountinfo").read_bytes(), path) == "bpf"
+
+
+def kind_at(mountinfo: bytes, path: Path) -> str:
+    """Of the last file system mounted there, empty when none is (proc(5), mountinfo). A mount's path may hold any bytes
+    but blanks and ends of lines, and users choose those of theirs.
+    """
+    kind = b""
+    for line in mountinfo.split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        fields = before.split(b" ")
+        if len(fields) > 4 and fields[4] == os.fsencode(path):
+            kind = after.partition(b" ")[0]
+    return kind.decode(errors="replace")
 
 
 def ensure_mounted(path: Path) -> None:

@@ -10,16 +10,17 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 
 from . import netlink
-from .netlink import Channel, Request, Route
+from .netlink import Channel, IPAddress, IPNetwork, Request, Route, family_of
 
 _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_PORT, _IFLA_VXLAN_METADATA = 7, 15, 25
-_IFA_LOCAL = 2
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
 _NO_STATISTICS = netlink.number(29, 8)  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS: they are most of a link's answer
-_GROUPS = 1 | 8 | 0x10 | 0x40  # RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE
+_GROUPS = 1 | 8 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_ of both
+_NETCONF_GROUPS = 1 << 23 | 1 << 24  # RTNLGRP_IPV4_NETCONF, _IPV6_NETCONF
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _link(body: bytes) -> Link:
 
 
 def _string(data: bytes) -> str:
-    return data.rstrip(b"\0").decode()
+    return data.rstrip(b"\0").decode(errors="replace")  # a name is any bytes, and containers give links theirs
 
 
 def remove(channel: Channel, index: int) -> None:
@@ -110,24 +111,25 @@ class Place:
     """Where an address is: its link, and the subnet that is on that link by it."""
 
     index: int
-    subnet: IPv4Network
+    subnet: IPNetwork
 
 
-def addresses(channel: Channel, index: int = 0) -> dict[IPv4Address, Place]:
-    """The namespace's IPv4 addresses; with `index` only those of one link."""
-    head = struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, index)
-    found = {}
+def addresses(channel: Channel, index: int = 0, version: int = 4) -> dict[IPAddress, Place]:
+    """The namespace's addresses of one IP version; with `index` only those of one link."""
+    head = struct.pack("=BBBBI", family_of(version), 0, 0, 0, index)
+    found: dict[IPAddress, Place] = {}
     for body in channel.ask(netlink.GETADDR, head, dump=True, words="ip address show"):
-        local = netlink.attributes(body[8:]).get(_IFA_LOCAL)
+        known = netlink.attributes(body[8:])
+        local = known.get(_IFA_LOCAL) or known.get(_IFA_ADDRESS)  # IPv6 says it only where the link has a peer
         if local:
             (holder,) = struct.unpack_from("=I", body, 4)
-            found[IPv4Address(local)] = Place(holder, IPv4Network((local, body[1]), strict=False))
+            found[ip_address(local)] = Place(holder, ip_network((local, body[1]), strict=False))
     return found
 
 
-def routes(channel: Channel, *, index: int = 0, protocol: int = 0) -> list[Route]:
-    """IPv4 routes of the main table, those of one link and one protocol if named."""
-    head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 254, protocol, 0, 0, 0)
+def routes(channel: Channel, version: int = 4, *, index: int = 0, protocol: int = 0) -> list[Route]:
+    """Routes of the main table of one IP version, those of one link and one protocol if named."""
+    head = struct.pack("=BBBBBBBBI", family_of(version), 0, 0, 0, 254, protocol, 0, 0, 0)
     only = netlink.number(_RTA_OIF, index) if index else b""
     bodies = channel.ask(netlink.GETROUTE, head + only, dump=True, words="ip route show")
     return [_route(body) for body in bodies]
@@ -137,21 +139,21 @@ def _route(body: bytes) -> Route:
     length, protocol = body[1], body[5]
     (flags,) = struct.unpack_from("=I", body, 8)
     found = netlink.attributes(body[12:])
-    to = IPv4Address(found.get(_RTA_DST, bytes(4)))
+    to = ip_address(found.get(_RTA_DST, bytes(4 if body[0] == socket.AF_INET else 16)))
     via, source = found.get(_RTA_GATEWAY), found.get(_RTA_PREFSRC)
     return Route(
-        to=IPv4Network((to, length)),
+        to=ip_network((to, length)),
         index=int.from_bytes(found.get(_RTA_OIF, b""), "little"),
-        via=IPv4Address(via) if via else None,
-        source=IPv4Address(source) if source else None,
+        via=ip_address(via) if via else None,
+        source=ip_address(source) if source else None,
         onlink=bool(flags & 4),
         protocol=protocol,
     )
 
 
 def events() -> socket.socket:
-    """Readable when a link, a traffic filter, an IPv4 address or an IPv4 route of this namespace changes."""
+    """Readable when a link, a traffic filter, an address, a route or a link's forwarding changes in this namespace."""
     channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    channel.bind((0, _GROUPS))
+    channel.bind((0, _GROUPS | _NETCONF_GROUPS))
     channel.setblocking(False)
     return channel

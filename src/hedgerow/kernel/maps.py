@@ -10,13 +10,35 @@ import socket
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 
 from .bpf import Map, Object, possible_cpus
+from .flows import (
+    DEFAULT_CONNECTIONS_EACH,
+    AllowKey,
+    AllowRow,
+    ConnectionRow,
+    FlowKey,
+    MemberRow,
+    ServiceKey,
+    ServiceRow,
+)
+from .packing import (
+    IPAddress,
+    IPPrefix,
+    pack_address,
+    pack_long,
+    pack_number,
+    pack_prefix,
+    unpack4,
+    unpack6,
+    unpack_address,
+    unpack_long,
+    unpack_number,
+    unpack_optional,
+    unpack_prefix,
+)
 from .table import Table
-
-IPAddress = IPv4Address | IPv6Address
-IPPrefix = IPv4Network | IPv6Network
 
 LAYOUT = 1
 """Number of the records' shape; part of the pin directory's name."""
@@ -26,9 +48,6 @@ GATEWAY_MAC = bytes.fromhex("024800000001")
 
 TUNNEL_OVERHEAD_BYTES = 50
 """IPv4 20, UDP 8, VXLAN 8 (RFC 7348), inner Ethernet 14."""
-
-_MAPPED = bytes(10) + b"\xff\xff"
-_NO_ADDRESS = bytes(16)
 
 
 class Reason(IntEnum):
@@ -55,6 +74,15 @@ class Reason(IntEnum):
     NOT_SET_UP = 19
     HELPER = 20
     UNANSWERED = 21
+    NO_RULE = 22
+    UNSOLICITED = 23
+    RULE_CHANGED = 24
+    CONNECTIONS_FULL = 25
+    LOST_FRAGMENT = 26
+    TO_HOST = 27
+    FROM_HOST = 28
+    BARRED = 29
+    UNJUDGED = 30
 
 
 class PrefixKind(IntEnum):
@@ -68,11 +96,14 @@ class PrefixKind(IntEnum):
 
 
 class PortFlag(IntFlag):
-    """Of `Port` and `EndpointRow`. HOST: the host's own stack behind hr-peer. INTERNAL: the network has no way out."""
+    """Of `Port` and `EndpointRow`. HOST: the host's own stack behind hr-peer. INTERNAL: the network has no way out.
+    NO_HOSTS: its host may not call it.
+    """
 
     NONE = 0
     HOST = 1
     INTERNAL = 2
+    NO_HOSTS = 4
 
 
 class FastWay(IntFlag):
@@ -85,54 +116,40 @@ class FastWay(IntFlag):
 
 
 class ConfigFlag(IntFlag):
-    """FAST: tunnel headers are put on and taken off in eBPF; without it the VXLAN device does all."""
+    """FAST: tunnel headers are put on and taken off in eBPF; without it the VXLAN device does all. TRACING: packets are
+    looked up in `traced`.
+    """
 
     NONE = 0
     FAST = 1
+    TRACING = 2
 
 
-def pack_address(address: IPAddress | None) -> bytes:
-    if address is None:
-        return _NO_ADDRESS
-    return _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+class AgentFlag(IntFlag):
+    """Of a host of the cluster. CONTROLLER: one runs there. NO_TUNNEL: no agent does, it sends no tunnel packets."""
 
-
-def unpack_address(data: bytes) -> IPAddress:
-    return IPv4Address(data[12:]) if data[:12] == _MAPPED else IPv6Address(data)
-
-
-def _unpack4(data: bytes) -> IPv4Address | None:
-    return None if data == _NO_ADDRESS else IPv4Address(data[12:])
-
-
-def _unpack6(data: bytes) -> IPv6Address | None:
-    return None if data == _NO_ADDRESS else IPv6Address(data)
-
-
-def pack_prefix(prefix: IPPrefix) -> bytes:
-    bits = prefix.prefixlen + (96 if isinstance(prefix, IPv4Network) else 0)
-    return struct.pack("=I", bits) + pack_address(prefix.network_address)
-
-
-def unpack_prefix(data: bytes) -> IPPrefix:
-    (bits,) = struct.unpack_from("=I", data)
-    address = unpack_address(data[4:])
-    return IPv4Network((address, bits - 96)) if isinstance(address, IPv4Address) else IPv6Network((address, bits))
+    NONE = 0
+    CONTROLLER = 1
+    NO_TUNNEL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostConfig:
-    """What the programs must know of their host. `inner_mtu_bytes`: the largest inner IP packet in one piece."""
+    """What the programs must know of their host. `inner_mtu_bytes`: the largest inner IP packet in one piece.
+    `host_ifindex`: hr-host; with 0 every address outside the networks counts as the host's own.
+    """
 
     tunnel_ifindex: int
     underlay_ifindex: int
     peer_ifindex: int
-    underlay: IPv4Address
+    underlay: IPAddress
     inner_mtu_bytes: int
+    host_ifindex: int = 0
     tunnel_port: int = 64000
     flags: ConfigFlag = ConfigFlag.FAST
+    connections_each: int = DEFAULT_CONNECTIONS_EACH
 
-    FORMAT = "=IIIII6s2s4x16s"
+    FORMAT = "=IIIIIII6s2s4x16s"
 
     def pack(self) -> bytes:
         return struct.pack(
@@ -140,48 +157,60 @@ class HostConfig:
             self.tunnel_ifindex,
             self.underlay_ifindex,
             self.peer_ifindex,
+            self.host_ifindex,
             self.inner_mtu_bytes,
             self.flags,
+            self.connections_each,
             GATEWAY_MAC,
-            struct.pack("!H", self.tunnel_port),
+            self.tunnel_port.to_bytes(2),
             pack_address(self.underlay),
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> HostConfig:
-        tunnel, underlay_ifindex, peer, mtu, flags, _, port, underlay = struct.unpack(cls.FORMAT, data)
+        tunnel, link, peer, host, mtu, flags, each, _, port, underlay = struct.unpack(cls.FORMAT, data)
         return cls(
             tunnel_ifindex=tunnel,
-            underlay_ifindex=underlay_ifindex,
+            underlay_ifindex=link,
             peer_ifindex=peer,
-            underlay=IPv4Address(underlay[12:]),
+            underlay=unpack_address(underlay),
             inner_mtu_bytes=mtu,
-            tunnel_port=struct.unpack("!H", port)[0],
+            host_ifindex=host,
+            tunnel_port=int.from_bytes(port),
             flags=ConfigFlag(flags),
+            connections_each=each,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An attachment by the interface index of its host end: who may send there. The HOST port has no address."""
+    """An attachment by the interface index of its host end: who may send there. The HOST port has no address.
+
+    Of this and the two below, `group` 0 means that of an open network: its VNI. `container`: a number that the ports of
+    one container have in common, so that it may answer by either link what came by the other; 0 for none.
+    """
 
     vni: int
     flags: PortFlag
     mac: bytes
     address: IPv4Address | None
     address6: IPv6Address | None = None
+    group: int = 0
+    container: int = 0
 
-    FORMAT = "=II6s2x16s16s"
+    FORMAT = "=III6s2xI16s16s"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", self.group or self.vni)
 
     def pack(self) -> bytes:
-        return struct.pack(
-            self.FORMAT, self.vni, self.flags, self.mac, pack_address(self.address), pack_address(self.address6)
-        )
+        addresses = pack_address(self.address), pack_address(self.address6)
+        return struct.pack(self.FORMAT, self.vni, self.flags, self.group, self.mac, self.container, *addresses)
 
     @classmethod
     def unpack(cls, data: bytes) -> Port:
-        vni, flags, mac, address, address6 = struct.unpack(cls.FORMAT, data)
-        return cls(vni, PortFlag(flags), mac, _unpack4(address), _unpack6(address6))
+        vni, flags, group, mac, container, address, address6 = struct.unpack(cls.FORMAT, data)
+        return cls(vni, PortFlag(flags), mac, unpack4(address), unpack6(address6), group, container)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,67 +221,63 @@ class EndpointRow:
     vni: int
     mac: bytes
     flags: PortFlag = PortFlag.NONE
+    group: int = 0
+    container: int = 0
 
-    FORMAT = "=II6s6sI"
+    FORMAT = "=III6s6sII"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", self.group or self.vni)
 
     def pack(self) -> bytes:
-        return struct.pack(self.FORMAT, self.ifindex, self.vni, self.mac, GATEWAY_MAC, self.flags)
+        macs = self.mac, GATEWAY_MAC
+        return struct.pack(self.FORMAT, self.ifindex, self.vni, self.group, *macs, self.flags, self.container)
 
     @classmethod
     def unpack(cls, data: bytes) -> EndpointRow:
-        ifindex, vni, mac, _, flags = struct.unpack(cls.FORMAT, data)
-        return cls(ifindex, vni, mac, PortFlag(flags))
+        ifindex, vni, group, mac, _, flags, container = struct.unpack(cls.FORMAT, data)
+        return cls(ifindex, vni, mac, PortFlag(flags), group, container)
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixRow:
-    """What lies behind a prefix. REMOTE has its agent's underlay address and the tunnel headers to it.
+    """What lies behind a prefix. REMOTE has its agent's underlay address and, over IPv4, the tunnel headers to it.
 
     `next_hop` is the agent itself where it is on the underlay's link, else the router on the way; with None the data
-    path asks the routes for every packet, which costs a round trip 5 %.
+    path asks the routes for every packet, which costs a round trip 5 %. `group`: of each address in it; with
+    GROUP_CLOSED of each that `members` does not name.
     """
 
     kind: PrefixKind
     vni: int
-    agent: IPv4Address | None = None
+    agent: IPAddress | None = None
     template: bytes = b""
     next_hop: IPv4Address | None = None
+    group: int = 0
 
-    FORMAT = f"=16sII{TUNNEL_OVERHEAD_BYTES}s2x4s"
+    FORMAT = f"=16sIII{TUNNEL_OVERHEAD_BYTES}s2x4s4x"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", self.group or self.vni)
 
     def pack(self) -> bytes:
         hop = self.next_hop.packed if self.next_hop else bytes(4)
-        return struct.pack(self.FORMAT, pack_address(self.agent), self.vni, self.kind, self.template, hop)
+        agent = pack_address(self.agent)
+        return struct.pack(self.FORMAT, agent, self.vni, self.kind, self.group, self.template, hop)
 
     @classmethod
     def unpack(cls, data: bytes) -> PrefixRow:
-        agent, vni, kind, template, hop = struct.unpack(cls.FORMAT, data)
+        agent, vni, kind, group, template, hop = struct.unpack(cls.FORMAT, data)
         next_hop = IPv4Address(hop) if any(hop) else None
-        return cls(PrefixKind(kind), vni, _unpack4(agent), template if any(template) else b"", next_hop)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class AllowKey:
-    """Two networks that may talk; a pair is entered in both orders."""
-
-    from_vni: int
-    to_vni: int
-
-    FORMAT = "=II"
-
-    def pack(self) -> bytes:
-        return struct.pack(self.FORMAT, self.from_vni, self.to_vni)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> AllowKey:
-        return cls(*struct.unpack(cls.FORMAT, data))
+        headers = template if any(template) else b""
+        return cls(PrefixKind(kind), vni, unpack_optional(agent), headers, next_hop, group)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRow:
-    """A host of the cluster, this one included, by its underlay address: a sender that the tunnels accept."""
+    """A host of the cluster, this one included, by its underlay address."""
 
-    flags: int = 0
+    flags: AgentFlag = AgentFlag.NONE
 
     FORMAT = "=I"
 
@@ -261,39 +286,7 @@ class AgentRow:
 
     @classmethod
     def unpack(cls, data: bytes) -> AgentRow:
-        return cls(*struct.unpack(cls.FORMAT, data))
-
-
-@dataclass(frozen=True, slots=True)
-class DropEvent:
-    """One dropped packet, of those that the sampling lets through. `time_ns` is CLOCK_MONOTONIC."""
-
-    time_ns: int
-    source: IPAddress
-    destination: IPAddress
-    vni: int
-    ifindex: int
-    source_port: int
-    destination_port: int
-    reason: Reason
-    protocol: int
-
-    FORMAT = "=Q16s16sII2s2sBB2x"
-
-    @classmethod
-    def unpack(cls, data: bytes) -> DropEvent:
-        time_ns, src, dst, vni, ifindex, sport, dport, reason, protocol = struct.unpack_from(cls.FORMAT, data)
-        return cls(
-            time_ns,
-            unpack_address(src),
-            unpack_address(dst),
-            vni,
-            ifindex,
-            int.from_bytes(sport),
-            int.from_bytes(dport),
-            Reason(reason),
-            protocol,
-        )
+        return cls(AgentFlag(*struct.unpack(cls.FORMAT, data)))
 
 
 def tunnel_template(source: IPv4Address, destination: IPv4Address, tunnel_port: int) -> bytes:
@@ -319,39 +312,51 @@ def probe_fast_way(loaded: Object) -> FastWay:
     return FastWay(verdict)
 
 
-def _pack_number(value: int) -> bytes:
-    return struct.pack("=I", value)
-
-
-def _unpack_number(data: bytes) -> int:
-    return int(struct.unpack("=I", data)[0])
-
-
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Every map that an agent writes or reads. `host` has one row, 0; the values of `allowed` say nothing."""
+    """Every map that an agent writes or reads. `host` has one row, 0. The keys of `barred` are interface indexes, the
+    values say nothing. `opened` and `closed`: by opener, how many rows of `connections` the data path ever made, and
+    how many of those an agent took out; the difference modulo 2^64 is held against `connections_each`.
+    """
 
     host: Table[int, HostConfig]
     ports: Table[int, Port]
     endpoints: Table[IPAddress, EndpointRow]
     prefixes: Table[IPPrefix, PrefixRow]
+    members: Table[IPAddress, MemberRow]
     agents: Table[IPAddress, AgentRow]
-    allowed: Table[AllowKey, int]
+    allowed: Table[AllowKey, AllowRow]
+    host_services: Table[ServiceKey, ServiceRow]
+    barred: Table[int, int]
+    connections: Table[FlowKey, ConnectionRow]
+    opened: Table[IPAddress, int]
+    closed: Table[IPAddress, int]
+    traced: Table[FlowKey, int]
     drops: Map
+    traces: Map
     _counters: Map
 
     @classmethod
     def open(cls, loaded: Object) -> Maps:
-        number = (_pack_number, _unpack_number)
-        address = (pack_address, unpack_address)
+        number, long = (pack_number, unpack_number), (pack_long, unpack_long)
+        address, flow = (pack_address, unpack_address), (FlowKey.pack, FlowKey.unpack)
+        service = (ServiceKey.pack, ServiceKey.unpack, ServiceRow.pack, ServiceRow.unpack)
         return cls(
             host=Table(loaded.map("host"), *number, HostConfig.pack, HostConfig.unpack),
             ports=Table(loaded.map("ports"), *number, Port.pack, Port.unpack),
             endpoints=Table(loaded.map("endpoints"), *address, EndpointRow.pack, EndpointRow.unpack),
             prefixes=Table(loaded.map("prefixes"), pack_prefix, unpack_prefix, PrefixRow.pack, PrefixRow.unpack),
+            members=Table(loaded.map("members"), *address, MemberRow.pack, MemberRow.unpack),
             agents=Table(loaded.map("agents"), *address, AgentRow.pack, AgentRow.unpack),
-            allowed=Table(loaded.map("allowed"), AllowKey.pack, AllowKey.unpack, *number),
+            allowed=Table(loaded.map("allowed"), AllowKey.pack, AllowKey.unpack, AllowRow.pack, AllowRow.unpack),
+            host_services=Table(loaded.map("host_services"), *service),
+            barred=Table(loaded.map("barred"), *number, *number),
+            connections=Table(loaded.map("connections"), *flow, ConnectionRow.pack, ConnectionRow.unpack),
+            opened=Table(loaded.map("opened"), *address, *long),
+            closed=Table(loaded.map("closed"), *address, *long),
+            traced=Table(loaded.map("traced"), *flow, *number),
             drops=loaded.map("drops"),
+            traces=loaded.map("traces"),
             _counters=loaded.map("counters"),
         )
 

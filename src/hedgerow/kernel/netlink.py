@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from .bpf import HANDLE, PRIORITY
 
@@ -21,9 +21,13 @@ NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWQDISC, DELQDISC, NEWTFILTER, DELTFILTER = 36, 37, 44, 45
+NEWNETCONF, ALL_LINKS = 80, -1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD = 1, 3, 4, 18, 26, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFF_UP = 1
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
 PROTO_OURS = 72
 """Routing protocol number of our routes in a host's namespace, and our mark on them; nobody's in iproute2's list."""
 
@@ -33,11 +37,12 @@ _TRIES = 10
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT_CHECK = 270, 10, 11, 12
 _ACK_TLVS, _EXT_ACK_MESSAGE = 0x200, 1
 _VETH_INFO_PEER, _ADDR_GEN_MODE, _GEN_MODE_NONE = 1, 8, 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
 _TABLE_MAIN, _PROTO_STATIC, _SCOPE_UNIVERSE, _SCOPE_LINK, _UNICAST, _ONLINK = 254, 4, 0, 253, 1, 4
 _CLSACT, _CLSACT_HANDLE, _INGRESS, _ALL_PROTOCOLS = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF2, 3
 _TCA_KIND, _TCA_OPTIONS, _TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _DIRECT_ACTION = 1, 2, 6, 7, 8, 1
+_NETCONF_INDEX, _NETCONF_FORWARDING = 1, 2
 _BUFFER_BYTES = 1 << 16
 
 
@@ -148,28 +153,35 @@ def _filter(index: int) -> bytes:
     return struct.pack("=BxxxiIII", socket.AF_UNSPEC, index, HANDLE, _INGRESS, priority) + text(_TCA_KIND, "bpf")
 
 
-def _address(index: int, address: IPv4Address) -> bytes:
-    head = struct.pack("=BBBBI", socket.AF_INET, 32, 0, _SCOPE_UNIVERSE, index)
+def family_of(version: int) -> int:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _address(index: int, address: IPAddress) -> bytes:
+    """IPv6 without duplicate address detection: nobody else is on such a link, and till its end nothing can be sent."""
+    flags = _IFA_F_NODAD if address.version == 6 else 0
+    head = struct.pack("=BBBBI", family_of(address.version), address.max_prefixlen, flags, _SCOPE_UNIVERSE, index)
     return head + attribute(_IFA_LOCAL, address.packed) + attribute(_IFA_ADDRESS, address.packed)
 
 
-def replace_address(index: int, address: IPv4Address) -> Request:
-    words = f"ip address replace {address}/32 dev {index}"
+def replace_address(index: int, address: IPAddress) -> Request:
+    words = f"ip address replace {address}/{address.max_prefixlen} dev {index}"
     return Request(words, NEWADDR, _CREATE | _REPLACE, _address(index, address))
 
 
-def delete_address(index: int, address: IPv4Address) -> Request:
-    return Request(f"ip address delete {address}/32 dev {index}", DELADDR, 0, _address(index, address))
+def delete_address(index: int, address: IPAddress) -> Request:
+    words = f"ip address delete {address}/{address.max_prefixlen} dev {index}"
+    return Request(words, DELADDR, 0, _address(index, address))
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """`via` None: what is on the link itself. `source` None: the kernel chooses. `onlink`: `via` needs no route."""
 
-    to: IPv4Network
+    to: IPNetwork
     index: int
-    via: IPv4Address | None = None
-    source: IPv4Address | None = None
+    via: IPAddress | None = None
+    source: IPAddress | None = None
     onlink: bool = False
     protocol: int = _PROTO_STATIC
 
@@ -182,7 +194,8 @@ def _route(route: Route) -> bytes:
     scope = _SCOPE_UNIVERSE if route.via else _SCOPE_LINK
     length, protocol = route.to.prefixlen, route.protocol
     flags = _ONLINK if route.onlink else 0
-    head = struct.pack("=BBBBBBBBI", socket.AF_INET, length, 0, 0, _TABLE_MAIN, protocol, scope, _UNICAST, flags)
+    family = family_of(route.to.version)
+    head = struct.pack("=BBBBBBBBI", family, length, 0, 0, _TABLE_MAIN, protocol, scope, _UNICAST, flags)
     body = attribute(_RTA_DST, route.to.network_address.packed) if length else b""
     body += attribute(_RTA_GATEWAY, route.via.packed) if route.via else b""
     body += attribute(_RTA_PREFSRC, route.source.packed) if route.source else b""
@@ -199,13 +212,18 @@ def delete_route(route: Route) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A message that the kernel sends unasked: what, of which link, and what tells whether it concerns us."""
+    """A message that the kernel sends unasked: what, of which link, and what tells whether it concerns us.
+
+    Of NEWNETCONF `is_up` says whether the link forwards, and the index may be ALL_LINKS. `is_ipv6` is of addresses.
+    """
 
     kind: int
     index: int = 0
     link: str = ""
     is_up: bool = False
     protocol: int = 0
+    is_bridge: bool = False
+    is_ipv6: bool = False
 
 
 def messages(data: bytes) -> Iterator[Event]:
@@ -218,12 +236,24 @@ def messages(data: bytes) -> Iterator[Event]:
 
 
 def _event(kind: int, body: bytes) -> Event:
+    if len(body) < 12:  # shorter than the head of any kind that is told apart
+        return Event(kind)
     if kind in (NEWLINK, DELLINK):
         index, flags = struct.unpack_from("=iI", body, 4)
-        name = attributes(body[16:]).get(IFLA_IFNAME, b"").rstrip(b"\0").decode()
-        return Event(kind, index, name, bool(flags & IFF_UP))
+        # A name is any bytes, and others give links theirs.
+        found = attributes(body[16:])
+        name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+        info = attributes(found.get(IFLA_LINKINFO, b""))
+        is_bridge = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0") == b"bridge"
+        return Event(kind, index, name, bool(flags & IFF_UP), is_bridge=is_bridge)
+    if kind in (NEWADDR, DELADDR):
+        return Event(kind, int(struct.unpack_from("=i", body, 4)[0]), is_ipv6=body[0] == socket.AF_INET6)
     if kind == DELROUTE:
         return Event(kind, protocol=body[5])
+    if kind == NEWNETCONF:
+        found = attributes(body[4:])
+        index, forwards = (found.get(each) for each in (_NETCONF_INDEX, _NETCONF_FORWARDING))
+        return Event(kind, int.from_bytes(index or b"", "little", signed=True), is_up=forwards != bytes(4))
     if kind in (DELQDISC, DELTFILTER):
         return Event(kind, int(struct.unpack_from("=i", body, 4)[0]))
     return Event(kind)

@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from hedgerow.errors import BadInput, NotFound, Refused
+from hedgerow.errors import BadInput, HedgerowError, NotFound, Refused
 
 from . import netns
 
@@ -41,6 +41,15 @@ def opened(path: str) -> Iterator[int]:
 def inode(fd: int) -> int:
     """Tells a namespace from a later one at the same path, as long as the machine is up."""
     return os.fstat(fd).st_ino
+
+
+def inode_at(path: str) -> int:
+    """That of the network namespace at the path; 0 where there is none."""
+    if not path:
+        return 0
+    with contextlib.suppress(HedgerowError), opened(path) as fd:
+        return inode(fd)
+    return 0
 
 
 def _is_network_namespace(fd: int) -> bool:

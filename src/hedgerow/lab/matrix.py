@@ -1,4 +1,4 @@
-"""Who reaches whom: every place to every other, by ping and by TCP, measured."""
+"""Who reaches whom: every place to every other of its IP version, by ping and by TCP, measured."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Matrix = Mapping[tuple[Place, Place], Cell]
 
 
 def measure(places: list[Place]) -> Matrix:
-    """All ordered pairs. Sources take turns two at a time: more would measure each other."""
+    """All ordered pairs of one IP version. Sources take turns two at a time: more would measure each other."""
     with ThreadPoolExecutor(2) as pool:
         rows = pool.map(lambda source: _row(source, places), places)
         return {
@@ -43,7 +43,8 @@ def measure(places: list[Place]) -> Matrix:
 
 
 def _row(source: Place, places: list[Place]) -> dict[Place, Cell]:
-    return {target: cell(source, target) for target in places if target != source}
+    same = [target for target in places if target.address.version == source.address.version]
+    return {target: cell(source, target) for target in same if target != source}
 
 
 def cell(source: Place, target: Place) -> Cell:

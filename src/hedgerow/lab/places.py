@@ -1,10 +1,14 @@
-"""What a matrix is made of: on every node one container of each engine in each network, each with a web server."""
+"""What a matrix is made of: on every node one container of each engine in each network, each with a web server.
+
+A container of a network of both IP versions is two places, for each of its addresses is reached or refused by itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +25,17 @@ PORT = 80
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A running container. `namespace` is its network namespace as the machine sees it."""
+    """An address of a running container. `namespace` is its network namespace as the machine sees it."""
 
     node: str
     engine: str
     network: str
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     namespace: Path
 
     def __str__(self) -> str:
-        return f"{self.node} {self.engine} {self.network}"
+        version = "" if self.address.version == 4 else " IPv6"
+        return f"{self.node} {self.engine} {self.network}{version}"
 
 
 def name_of(network: str) -> str:
@@ -44,19 +49,29 @@ def occupy(record: Record, networks: list[str]) -> list[Place]:
     with ThreadPoolExecutor(len(nodes) * len(record.engines)) as pool:
         rows = [pool.submit(_occupy, pids[node], node, engine, networks) for node in nodes for engine in record.engines]
         found = [place for row in rows for place in row.result()]
-    return sorted(found, key=lambda place: (networks.index(place.network), place.node, place.engine))
+    return sorted(found, key=_order(networks))
+
+
+def _order(networks: list[str]) -> Callable[[Place], tuple[int, int, str, str]]:
+    return lambda place: (networks.index(place.network), place.address.version, place.node, place.engine)
 
 
 def _occupy(pid: int, node: str, engine: str, networks: list[str]) -> list[Place]:
-    return [_place(pid, node, engine, network) for network in networks]
+    return [place for network in networks for place in _places(pid, node, engine, network)]
 
 
-def _place(pid: int, node: str, engine: str, network: str) -> Place:
+def _places(pid: int, node: str, engine: str, network: str) -> list[Place]:
     start(pid, engine, name_of(network), network)
     seen = inspect(pid, engine, name_of(network))
-    address = IPv4Address(seen["NetworkSettings"]["Networks"][network]["IPAddress"])
     namespace = Path(f"/proc/{pid}/root/proc/{seen['State']['Pid']}/ns/net")
-    return Place(node, engine, network, address, namespace)
+    return [Place(node, engine, network, address, namespace) for address in addresses(seen, network)]
+
+
+def addresses(seen: dict[str, Any], network: str) -> list[IPv4Address | IPv6Address]:
+    """From what an engine shows of a container. A link-local one stands for none: Docker does not do without IPv4."""
+    row = seen["NetworkSettings"]["Networks"][network]
+    found = [ip_address(row[key]) for key in ("IPAddress", "GlobalIPv6Address") if row.get(key)]
+    return [address for address in found if not address.is_link_local]
 
 
 def start(pid: int, engine: str, name: str, network: str) -> None:

@@ -13,13 +13,16 @@ import struct
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from hedgerow.kernel import netns
 
+Address = IPv4Address | IPv6Address
+
 ECHO, ECHO_REPLY, UNREACHABLE = 8, 0, 3
-IP_HEADER_BYTES = 20
+ECHO6, ECHO_REPLY6, UNREACHABLE6 = 128, 129, 1
+IP_HEADER_BYTES, IP6_HEADER_BYTES = 20, 40
 
 
 class Answer(StrEnum):
@@ -36,9 +39,13 @@ class Outcome:
     ms: float
 
 
-def tcp(namespace: Path, target: IPv4Address, port: int, *, timeout_s: float = 2.0) -> Outcome:
+def family(target: Address) -> int:
+    return socket.AF_INET if target.version == 4 else socket.AF_INET6
+
+
+def tcp(namespace: Path, target: Address, port: int, *, timeout_s: float = 2.0) -> Outcome:
     """A TCP handshake from `namespace`."""
-    with netns.open_socket(namespace, socket.AF_INET, socket.SOCK_STREAM) as client:
+    with netns.open_socket(namespace, family(target), socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
         start = time.perf_counter()
         try:
@@ -51,26 +58,33 @@ def tcp(namespace: Path, target: IPv4Address, port: int, *, timeout_s: float = 2
         return Outcome(answer, (time.perf_counter() - start) * 1e3)
 
 
-def ping(namespace: Path, target: IPv4Address, *, timeout_s: float = 2.0) -> Outcome:
-    """One ICMP echo from `namespace`; an ICMP error about it is a refusal (RFC 792)."""
-    mark = os.urandom(16)
-    with netns.open_socket(namespace, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+def ping(namespace: Path, target: Address, *, timeout_s: float = 2.0) -> Outcome:
+    """One ICMP echo from `namespace`; an ICMP error about it is a refusal (RFC 792, RFC 4443)."""
+    mark, version = os.urandom(16), target.version
+    protocol = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6
+    with netns.open_socket(namespace, family(target), socket.SOCK_RAW, protocol) as raw:
         start = time.perf_counter()
         try:
-            raw.sendto(echo_request(mark), (str(target), 0))
+            raw.sendto(echo_request(mark, version), (str(target), 0))
         except OSError:
             return Outcome(Answer.REFUSED, (time.perf_counter() - start) * 1e3)
         end = start + timeout_s
         while (left := end - time.perf_counter()) > 0:
             if not select.select([raw], [], [], left)[0]:
                 break
-            if answer := meaning(raw.recv(1500), mark):
+            packet = raw.recv(1500)
+            if answer := meaning(packet, mark) if version == 4 else meaning6(packet, mark):
                 return Outcome(answer, (time.perf_counter() - start) * 1e3)
         return Outcome(Answer.LOST, timeout_s * 1e3)
 
 
-def echo_request(mark: bytes) -> bytes:
-    """An ICMP echo whose identifier and sequence number are the mark's first four bytes, so that errors carry them."""
+def echo_request(mark: bytes, version: int = 4) -> bytes:
+    """An ICMP echo whose identifier and sequence number are the mark's first four bytes, so that errors carry them.
+
+    The checksum of ICMPv6 covers addresses too: the kernel fills it in.
+    """
+    if version == 6:
+        return struct.pack("!BBH", ECHO6, 0, 0) + mark
     bare = struct.pack("!BBH", ECHO, 0, 0) + mark
     return struct.pack("!BBH", ECHO, 0, checksum(bare)) + mark
 
@@ -90,5 +104,15 @@ def meaning(packet: bytes, mark: bytes) -> Answer | None:
         return Answer.REACHED
     quoted = icmp[8 + IP_HEADER_BYTES :]
     if icmp[0] == UNREACHABLE and quoted[4:8] == mark[:4]:
+        return Answer.REFUSED
+    return None
+
+
+def meaning6(icmp: bytes, mark: bytes) -> Answer | None:
+    """Of a received ICMPv6 message, which comes without the packet's header (RFC 3542, 3.3)."""
+    if icmp[0] == ECHO_REPLY6 and icmp[4:].startswith(mark):
+        return Answer.REACHED
+    quoted = icmp[8 + IP6_HEADER_BYTES :]
+    if icmp[0] == UNREACHABLE6 and quoted[4:8] == mark[:4]:
         return Answer.REFUSED
     return None

@@ -109,7 +109,11 @@ def applied(record: Record) -> set[str]:
 
 def networks(record: Record) -> set[str]:
     """Names of the networks that engines should offer."""
-    return {row["name"] for row in api(record, "/v1/networks")["networks"] if row["enabled"] and row["subnet"]}
+    return {
+        row["name"]
+        for row in api(record, "/v1/networks")["networks"]
+        if row["enabled"] and (row["subnet"] or row["subnet6"])
+    }
 
 
 def seen(pid: int, engine: str) -> set[str]:

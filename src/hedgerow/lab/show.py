@@ -26,24 +26,30 @@ def mark(cell: Cell | None) -> Text:
 def grid(matrix: Matrix) -> RenderableType:
     """A row for each source, a column for each target, as in a road atlas."""
     places = list(dict.fromkeys(source for source, _ in matrix))
+    width = max((len(str(place.address)) for place in places), default=0)
     table = Table(box=None, padding=(0, 0), show_header=False)
     table.add_column(justify="right", no_wrap=True)
     for at, source in enumerate(places):
         marks = Text()
         for column, target in enumerate(places):
-            gap = "  " if column and places[column - 1].network != target.network else " "
+            gap = "  " if column and _kind(places[column - 1]) != _kind(target) else " "
             marks.append(gap).append_text(mark(matrix.get((source, target))))
-        if at and places[at - 1].network != source.network:
+        if at and _kind(places[at - 1]) != _kind(source):
             table.add_row("", "")
-        table.add_row(_label(source), marks)
+        table.add_row(_label(source, width), marks)
     legend = Text.assemble(
         "columns as rows: ", REACHED, " reached by ping and TCP, ", REFUSED, " refused, ", ELSE, " else"
     )
     return Group(table, legend)
 
 
-def _label(place: Place) -> Text:
-    return Text.assemble(f"{place.node} {place.engine:<6} ", (f"{place.network:<7}", "bold"), f" {place.address!s:<11}")
+def _kind(place: Place) -> tuple[str, int]:
+    return place.network, place.address.version
+
+
+def _label(place: Place, width: int) -> Text:
+    address = f" {place.address!s:<{width}}"
+    return Text.assemble(f"{place.node} {place.engine:<6} ", (f"{place.network:<7}", "bold"), address)
 
 
 def by_networks(matrix: Matrix) -> Table:

@@ -27,7 +27,7 @@ from typing import Any
 from . import cgroups
 from .mounts import STATE, make_private
 from .syscalls import Clone, unshare
-from .topology import LAB_RUN, LAN, OUTSIDE_SERVICE, UNDERLAY, Child, Node
+from .topology import LAB_RUN, LAN, OUTSIDE_SERVICE, UNDERLAY, UNDERLAY6, Child, Node, beside
 
 log = logging.getLogger("hedgerow.lab")
 
@@ -144,6 +144,9 @@ def connect_underlay(node: Node) -> None:
     link = "underlay" if lan else "eth0"
     lines = ["link set lo up", f"addr add {node.address}/{UNDERLAY.prefixlen} dev {link}", f"link set {link} up"]
     lines.append(f"addr add {OUTSIDE_SERVICE}/32 dev lo" if lan else f"route add default via {LAN}")
+    if Path("/proc/sys/net/ipv6").is_dir():
+        lines.append(f"addr add {beside(node.address)}/{UNDERLAY6.prefixlen} dev {link} nodad")
+        lines += [] if lan else [f"route add ::/0 via {beside(LAN)}"]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True, env=ENVIRONMENT)
     if node.forward:
         # Before dockerd: it sets policy DROP on FORWARD if it is the one that turns this on.

@@ -1,17 +1,19 @@
 """What a lab consists of: names, addresses, directories, and what runs in each node. Pure.
 
-The underlay is one subnet: nodes from .1 on, the controller on .250, `lan` on .254. `lan` has the bridge that joins all
-of them; it is the way out of every node, the outside world (a service on 203.0.113.1) and, in tests, the attacker.
+The underlay is one subnet: nodes from .1 on, the controller on .250, `lan` on .254; each has an address of IPv6 too,
+with the same last number. `lan` has the bridge that joins all of them; it is the way out of every node, the outside
+world (a service on 203.0.113.1) and, in tests, the attacker.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 STATE = Path("/var/lib/hedgerow-lab")
 UNDERLAY = IPv4Network("192.168.78.0/24")
+UNDERLAY6 = IPv6Network("fd78::/64")
 CONTROLLER = IPv4Address("192.168.78.250")
 LAN = IPv4Address("192.168.78.254")
 OUTSIDE_SERVICE = IPv4Address("203.0.113.1")
@@ -70,6 +72,11 @@ class Lab:
     @property
     def members(self) -> tuple[str, ...]:
         return ("lan", "controller", *self.node_names)
+
+
+def beside(address: IPv4Address) -> IPv6Address:
+    """The address of IPv6 of the member that has this one on the underlay."""
+    return UNDERLAY6[address.packed[-1]]
 
 
 def address_of(member: str) -> IPv4Address:

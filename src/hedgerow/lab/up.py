@@ -30,7 +30,7 @@ from . import cgroups, images, processes, ready
 from .down import locked, remove
 from .members import Programs, links, members
 from .state import Record, check_name, read, write
-from .topology import ENGINES, MAX_NODES, UNDERLAY, Lab, Node, address_of
+from .topology import ENGINES, MAX_NODES, UNDERLAY, UNDERLAY6, Lab, Node, address_of
 
 API_PORT = 8080
 Say = Callable[[str], None]
@@ -92,6 +92,10 @@ def check(lab: Lab, cluster: ClusterSpec) -> None:
     for network in cluster.networks:
         if network.subnet and network.subnet.overlaps(UNDERLAY):
             raise BadInput(f"{network.name} ({network.subnet}) overlaps the lab's own {UNDERLAY}", "use another subnet")
+        if network.subnet6 and network.subnet6.overlaps(UNDERLAY6):
+            raise BadInput(
+                f"{network.name} ({network.subnet6}) overlaps the lab's own {UNDERLAY6}", "use another subnet6"
+            )
     if os.geteuid() != 0:
         raise BadInput("the lab needs root: it makes namespaces and runs engines in them", "run the command with sudo")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import NewType
 
 from .agent import AgentId
 from .network import NetworkName
+from .published import PublishedPort
 
 AppId = NewType("AppId", str)
 """Absolute path, as `/group/web`."""
@@ -51,8 +52,8 @@ class InstanceState(StrEnum):
 class Launch:
     """What the runner must start. `image` is None for HOST.
 
-    `command` runs as given, in place of the image's entry point; `arguments` are handed to the entry point.
-    `grace_s`: from SIGTERM to SIGKILL.
+    `command` runs as given, in place of the image's entry point; `arguments` are handed to the entry point. `ports` are
+    published on the host; `host_ports` names each once for each mapping of the app. `grace_s`: from SIGTERM to SIGKILL.
     """
 
     engine: Engine
@@ -65,13 +66,16 @@ class Launch:
     cpus: float = 1.0
     memory_bytes: int = 128 << 20
     grace_s: float = 3.0
+    ports: tuple[PublishedPort, ...] = ()
+    host_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One wanted run of an app on one agent. An agent starts it only for a record that names it and its incarnation.
 
-    `version` is that of the app's definition, `staged_s` when it was decided, in seconds since the epoch.
+    `version` is that of the app's definition and `labels` are of it, in the order of their keys; `staged_s` is when it
+    was decided, in seconds since the epoch.
     """
 
     id: InstanceId
@@ -81,6 +85,7 @@ class Instance:
     agent_incarnation: int
     launch: Launch
     kill: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
     version: str = ""
     staged_s: float = 0.0
 
@@ -94,6 +99,11 @@ class InstanceStatus:
     agent: AgentId
     state: InstanceState
     addresses: tuple[IPv4Address, ...] = ()
+    addresses6: tuple[IPv6Address, ...] = ()
     message: str = ""
     started_s: float | None = None
     changed_s: float = 0.0
+
+    @property
+    def all_addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
+        return (*self.addresses, *self.addresses6)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .agent import Agent, AgentId
 from .app import Instance, InstanceId
+from .member import Member, MemberKey
 from .network import ClusterSpec, Network, NetworkId
 
 
@@ -25,7 +26,9 @@ class Revision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The wanted state at `revision`, as one agent (`own`) needs it: all networks, all agents, its own instances."""
+    """The wanted state at `revision`, as one agent (`own`) needs it: all networks, all agents, its own instances, and
+    the members of every network whose rules tell containers apart.
+    """
 
     revision: Revision
     own: AgentId
@@ -33,3 +36,4 @@ class Snapshot:
     networks: Mapping[NetworkId, Network] = field(default_factory=dict)
     agents: Mapping[AgentId, Agent] = field(default_factory=dict)
     instances: Mapping[InstanceId, Instance] = field(default_factory=dict)
+    members: Mapping[MemberKey, Member] = field(default_factory=dict)

@@ -165,7 +165,11 @@ class Calls:
             except Closed:
                 log.debug("%s: gone before its call %d ended", self._stream.peer, channel)
 
-        self._group.create_task(say(), name=f"end of call {channel} to {self._stream.peer}")
+        saying = say()
+        try:
+            self._group.create_task(saying, name=f"end of call {channel} to {self._stream.peer}")
+        except RuntimeError:  # the group is ending already, and the connection with it
+            saying.close()
 
     async def _serve(self, channel: int, call: Call, account: _Account) -> None:
         try:

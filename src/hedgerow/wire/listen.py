@@ -7,6 +7,7 @@ A systemd `.socket` unit, or the lab's supervisor, opens the sockets and passes 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import socket
 from collections.abc import MutableMapping
@@ -56,7 +57,7 @@ def take_all_descriptors() -> None:
 def split_address(text: str) -> tuple[str, int]:
     """`host:port` or `[v6]:port`. Raises BadInput."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise BadInput(f"{text!r} is no address", "write host:port, as 127.0.0.1:8080")
     return host.removeprefix("[").removesuffix("]"), int(port)
 

@@ -7,13 +7,14 @@ a 32-bit length (network byte order) and a msgpack array `[channel, message]`.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from msgspec import Struct
 
-from hedgerow.model.agent import Agent, AgentId
+from hedgerow.model.agent import Agent, AgentId, UnderlayAddress
 from hedgerow.model.app import Instance, InstanceId, InstanceStatus
 from hedgerow.model.endpoint import Endpoint, EndpointKey
+from hedgerow.model.member import Member, MemberKey
 from hedgerow.model.network import ClusterSpec, Network, NetworkId
 from hedgerow.model.snapshot import Revision, Snapshot
 
@@ -25,17 +26,21 @@ MAX_FRAME_BYTES = 64 << 20
 
 
 class Hello(Struct, frozen=True, tag="hello"):
-    """An agent's first frame. `incarnation` and `revision` are what it remembers, None on its first start."""
+    """An agent's first frame. `incarnation` and `revision` are what it remembers, None on its first start; `addresses4`
+    and `addresses6` are all that its host has.
+    """
 
     protocol_min: int
     protocol_max: int
     agent: AgentId
     name: str
-    underlay: IPv4Address
+    underlay: UnderlayAddress
     boot_id: str
     incarnation: int | None
     revision: Revision | None
     map_layout: int
+    addresses4: tuple[IPv4Address, ...] = ()
+    addresses6: tuple[IPv6Address, ...] = ()
 
 
 class Welcome(Struct, frozen=True, tag="welcome"):
@@ -46,7 +51,7 @@ class Welcome(Struct, frozen=True, tag="welcome"):
 
 
 class Refusal(Struct, frozen=True, tag="refusal"):
-    """The connection ends here. `code`: protocol, certificate, fenced, name, underlay or exhausted."""
+    """The connection ends here. `code`: protocol, certificate, fenced, name, underlay, exhausted, damaged."""
 
     code: str
     message: str
@@ -67,6 +72,7 @@ class Delta(Struct, frozen=True, tag="delta"):
     networks: dict[NetworkId, Network | None] = {}
     agents: dict[AgentId, Agent | None] = {}
     instances: dict[InstanceId, Instance | None] = {}
+    members: dict[MemberKey, Member | None] = {}
 
 
 class RowFault(Struct, frozen=True):

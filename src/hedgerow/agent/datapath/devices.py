@@ -62,6 +62,7 @@ class Devices:
     def _quiet(self, name: str, device: Device) -> None:
         if sysctl.has_ipv6(device.mtu_bytes):
             self._channel.send(netlink.without_link_local(links.index_of(name)))
+            sysctl.trust_no_router(name)
 
     def _remove(self, name: str) -> None:
         index = links.index_of(name)

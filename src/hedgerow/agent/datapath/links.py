@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
 
 from hedgerow.agent import inside
-from hedgerow.agent.objects import HOST_LINK, HOST_PEER, Inside, Kind, LinkRecord, Orphan
+from hedgerow.agent.objects import HOST_LINK, HOST_PEER, Inside, Kind, LinkRecord, Orphan, container_number
 from hedgerow.agent.steps import Steps
 from hedgerow.agent.worker import Removals
 from hedgerow.errors import HedgerowError
 from hedgerow.kernel import bpf, links, netlink, nsfs, sysctl
 from hedgerow.kernel.maps import GATEWAY_MAC, EndpointRow, Maps, Port, PortFlag
 from hedgerow.kernel.netlink import Channel, Peer
-from hedgerow.model.endpoint import LINK_MARK
+from hedgerow.kernel.packing import IPAddress
+from hedgerow.model.endpoint import LINK_MARK, Address, present
 from hedgerow.reconcile.loop import Faults, Rows, one_by_one
 from hedgerow.reconcile.plan import Key, Op, Remove, Set
 
-EndpointRows = Mapping[IPv4Address | IPv6Address, EndpointRow | None]
+EndpointRows = Mapping[IPAddress, EndpointRow | None]
 
 
 class Links:
@@ -57,38 +57,44 @@ class Links:
         ports, endpoints = dict(self._maps.ports.items()), dict(self._maps.endpoints.items())
         shown, recorded = links.dump(self._channel), set(self._recorded())
         found: dict[Key, object] = {}
+        mtu = next((link.mtu_bytes for link in shown.values() if link.name == HOST_LINK), 0)
         for link in shown.values():
             if not link.name.startswith(LINK_MARK) or link.name in (HOST_LINK, HOST_PEER):
                 continue
             port = ports.get(link.index)
-            if port is not None and port.address is not None:
-                found[Key(self.kind, link.name)] = self._record(link, port, endpoints)
+            if port is not None and _addresses(port):
+                found[Key(self.kind, link.name)] = self._record(link, port, endpoints, mtu)
             elif link.name not in recorded:
                 found[Key(self.kind, link.name)] = Orphan(link.index)
         live = {index for index, link in shown.items() if link.name.startswith(LINK_MARK)}
         for index, port in ports.items():
             if index not in live:
-                found[Key(self.kind, f"port {index}")] = Orphan(index, port.address)
+                found[Key(self.kind, f"port {index}")] = Orphan(index, _addresses(port))
         for address, row in endpoints.items():
-            if row.ifindex not in live and isinstance(address, IPv4Address):
-                found[Key(self.kind, f"endpoint {address}")] = Orphan(row.ifindex, address)
+            if row.ifindex not in live:
+                found[Key(self.kind, f"endpoint {address}")] = Orphan(row.ifindex, (address,))
         return found
 
-    def _record(self, link: links.Link, port: Port, endpoints: EndpointRows) -> LinkRecord:
-        assert port.address is not None
-        row = EndpointRow(link.index, port.vni, port.mac, port.flags)
+    def _record(self, link: links.Link, port: Port, endpoints: EndpointRows, mtu: int = 0) -> LinkRecord:
+        """`mtu` in bytes, of the networks: what a host's end drops for being too long, nobody hears of."""
+        row = EndpointRow(link.index, port.vni, port.mac, port.flags, port.group, port.container)
         attached = bpf.attached_id(link.index)
         wrong = {
             "no program": not attached,
             "program of an earlier agent": attached not in (0, self._program_id),
             "down": not link.is_up,
-            "no endpoint row": endpoints.get(port.address) != row,
+            f"mtu {link.mtu_bytes}": link.mtu_bytes < mtu,
+            "no endpoint row": any(endpoints.get(address) != row for address in _addresses(port)),
         }
         return LinkRecord(
             vni=port.vni,
+            group=port.group,
+            container=port.container,
             address=port.address,
+            address6=port.address6,
             mac=port.mac,
             internal=PortFlag.INTERNAL in port.flags,
+            no_hosts=PortFlag.NO_HOSTS in port.flags,
             wrong=", ".join(word for word, is_so in wrong.items() if is_so),
             index=link.index,
         )
@@ -101,16 +107,16 @@ class Links:
             case Set(Key(_, name), _, LinkRecord() as record):
                 index = links.index_of(name)
                 if not index and not record.netns:
-                    raise HedgerowError(f"the link of {record.address} is gone", "start its container anew")
+                    raise HedgerowError(f"the link of {record.addresses[0]} is gone", "start its container anew")
                 if index:
-                    self._bring_up(index, record)
+                    self._bring_up(name, index, record)
                     self._put_rows(index, record)
                 else:
                     self._remade(name, self.make(name, record).index)
-            case Remove(Key(_, name), LinkRecord(index=index, address=address) | Orphan(index=index, address=address)):
-                self.close(index, address)
+            case Remove(Key(_, name), LinkRecord() | Orphan() as old):
+                self.close(old.index, *old.addresses)
                 if name not in self._recorded():
-                    self.removals.add(index)
+                    self.removals.add(old.index)
 
     def make(self, name: str, record: LinkRecord, *, peer: str = "", steps: Steps | None = None) -> LinkRecord:
         """A new pair in place of any old one. Returns the record with its index and its namespace's inode.
@@ -128,7 +134,7 @@ class Links:
                 return self._make(name, peer, record, None, steps)
             with nsfs.opened(record.netns) as namespace:
                 if record.netns_inode not in (0, nsfs.inode(namespace)):
-                    raise HedgerowError(f"the container of {record.address} is gone", "remove it with its engine")
+                    raise HedgerowError(f"the container of {record.addresses[0]} is gone", "remove it with its engine")
                 return self._make(name, _inside(record).ifname, record, namespace, steps)
         except BaseException:
             self.removals.add(links.index_of(name))
@@ -148,30 +154,39 @@ class Links:
         self._channel.send(*netlink.attach_program(index, self._program.fd))
         steps.done("program")
         if namespace is not None:
-            inside.set_up(namespace, _inside(record), record.address)
+            inside.set_up(namespace, _inside(record), record.addresses)
             steps.done("inside")
-        self._set_up(index, mtu)
+        self._set_up(name, index, record)
         steps.done("up")
-        self._put_rows(index, record)
+        inode = nsfs.inode(namespace) if namespace is not None else record.netns_inode
+        made = replace(record, index=index, netns_inode=inode, container=container_number(inode))
+        self._put_rows(index, made)
         steps.done("rows")
-        return replace(record, index=index, netns_inode=nsfs.inode(namespace) if namespace is not None else 0)
+        return made
 
-    def _bring_up(self, index: int, record: LinkRecord) -> None:
+    def _bring_up(self, name: str, index: int, record: LinkRecord) -> None:
         bpf.attach_clsact(self._program, index)
-        self._set_up(index, _inside(record).mtu_bytes)
+        self._channel.send(netlink.set_mtu(index, _inside(record).mtu_bytes))
+        self._set_up(name, index, record)
 
-    def _set_up(self, index: int, mtu: int) -> None:
-        quiet = [netlink.without_link_local(index)] if sysctl.has_ipv6(mtu) else []
+    def _set_up(self, name: str, index: int, record: LinkRecord) -> None:
+        quiet = [netlink.without_link_local(index)] if sysctl.has_ipv6(_inside(record).mtu_bytes) else []
+        if quiet and record.address6 is not None:
+            sysctl.trust_no_router(name)
         self._channel.send(*quiet, netlink.set_up(index))
 
     def _put_rows(self, index: int, record: LinkRecord) -> None:
         flags = PortFlag.INTERNAL if record.internal else PortFlag.NONE
-        self._maps.ports.put(index, Port(record.vni, flags, record.mac, record.address))
-        self._maps.endpoints.put(record.address, EndpointRow(index, record.vni, record.mac, flags))
+        flags |= PortFlag.NO_HOSTS if record.no_hosts else PortFlag.NONE
+        group, container = record.group, record.container
+        port = Port(record.vni, flags, record.mac, record.address, record.address6, group, container)
+        self._maps.ports.put(index, port)
+        for address in record.addresses:
+            self._maps.endpoints.put(address, EndpointRow(index, record.vni, record.mac, flags, group, container))
 
-    def close(self, index: int, address: IPv4Address | None) -> None:
-        """From here on no packet of this link passes. The address may have become another's meanwhile."""
-        if address is not None:
+    def close(self, index: int, *addresses: Address) -> None:
+        """From here on no packet of this link passes. An address may have become another's meanwhile."""
+        for address in addresses:
             row = self._maps.endpoints.get(address)
             if row is not None and row.ifindex == index:
                 self._maps.endpoints.delete(address)
@@ -183,10 +198,14 @@ class Links:
         if link is None:
             return f"link {name}"
         port = self._maps.ports.get(link.index)
-        if port is None or port.address != record.address:
+        if port is None or _addresses(port) != record.addresses:
             return f"row of {name} in the map ports"
-        found = self._record(link, port, {record.address: self._maps.endpoints.get(record.address)})
+        found = self._record(link, port, {address: self._maps.endpoints.get(address) for address in record.addresses})
         return found.wrong
+
+
+def _addresses(port: Port) -> tuple[Address, ...]:
+    return present(port.address, port.address6)
 
 
 def _inside(record: LinkRecord) -> Inside:

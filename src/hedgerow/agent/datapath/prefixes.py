@@ -8,10 +8,11 @@ the firewall refuses; another agent's part is dropped, reason no_endpoint.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, ip_network
 
 from hedgerow.agent.objects import Kind, Local, PrefixOf, PrefixRecord
-from hedgerow.kernel.maps import IPPrefix, Maps, PrefixKind, PrefixRow, tunnel_template
+from hedgerow.kernel.maps import Maps, PrefixKind, PrefixRow, tunnel_template
+from hedgerow.kernel.packing import IPAddress, IPPrefix
 from hedgerow.reconcile.loop import Faults, Rows, one_by_one
 from hedgerow.reconcile.plan import Key, Op, Set
 
@@ -46,24 +47,30 @@ class Prefixes:
         if isinstance(op, Set):
             self._prefixes.put(*self._row(op))
         else:
-            self._prefixes.delete(IPv4Network(op.key.name))
+            self._prefixes.delete(ip_network(op.key.name))
 
     def _row(self, op: Op) -> tuple[IPPrefix, PrefixRow]:
         assert isinstance(op, Set)
         assert isinstance(op.new, PrefixRecord)
-        record, template = op.new, b""
-        if record.agent is not None:
-            template = tunnel_template(self._local().underlay, record.agent, self._local().tunnel_port)
-        hop = record.agent if record.on_link else None
-        return IPv4Network(op.key.name), PrefixRow(PrefixKind(record.kind), record.vni, record.agent, template, hop)
+        record = op.new
+        template = self._template(record.agent)
+        hop = record.agent if record.on_link and isinstance(record.agent, IPv4Address) else None
+        row = PrefixRow(PrefixKind(record.kind), record.vni, record.agent, template, hop, record.group)
+        return ip_network(op.key.name), row
 
     def _record(self, row: PrefixRow) -> PrefixRecord:
         """A template of another underlay address or port makes the row one of no agent, which it is set anew for."""
         agent = row.agent
-        if agent is not None:
-            right = tunnel_template(self._local().underlay, agent, self._local().tunnel_port)
-            agent = agent if row.template == right else None
-        return PrefixRecord(PrefixOf(row.kind), row.vni, agent, on_link=row.next_hop is not None)
+        if row.template != self._template(agent):
+            agent = None
+        return PrefixRecord(PrefixOf(row.kind), row.vni, agent, row.next_hop is not None, row.group)
+
+    def _template(self, agent: IPAddress | None) -> bytes:
+        """Only the fast way has one, which is IPv4's."""
+        local = self._local()
+        if not (isinstance(agent, IPv4Address) and isinstance(local.underlay, IPv4Address)):
+            return b""
+        return tunnel_template(local.underlay, agent, local.tunnel_port)
 
 
 def _batches(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from hedgerow.agent.objects import CONFIG_HOST, CONFIG_PORT, HOST_PEER, HostPort, HostSettings, Kind
+from hedgerow.agent.objects import CONFIG_HOST, CONFIG_PORT, HOST_LINK, HOST_PEER, HostPort, HostSettings, Kind
 from hedgerow.errors import HedgerowError
 from hedgerow.kernel import links
 from hedgerow.kernel.maps import ConfigFlag, HostConfig, Maps, Port, PortFlag
@@ -38,7 +38,7 @@ class Settings:
             )
         port = self._maps.ports.get(links.index_of(HOST_PEER))
         if port is not None and PortFlag.HOST in port.flags:
-            found[CONFIG_PORT] = HostPort(port.mac)
+            found[CONFIG_PORT] = HostPort(port.mac, port.address6)
         return found
 
     def apply(self, ops: Sequence[Op]) -> Faults:
@@ -48,8 +48,8 @@ class Settings:
         match op:
             case Set(_, _, HostSettings() as wanted):
                 self._maps.host.put(0, _config(wanted))
-            case Set(_, _, HostPort(mac)):
-                self._maps.ports.put(_index(HOST_PEER), Port(0, PortFlag.HOST, mac, None))
+            case Set(_, _, HostPort(mac, address6)):
+                self._maps.ports.put(_index(HOST_PEER), Port(0, PortFlag.HOST, mac, None, address6))
             case _ if op.key == CONFIG_HOST:
                 self._maps.host.raw.put(bytes(self._maps.host.raw.key_size), bytes(self._maps.host.raw.value_size))
             case _:
@@ -61,6 +61,7 @@ def _config(wanted: HostSettings) -> HostConfig:
         tunnel_ifindex=_index(wanted.tunnel_link),
         underlay_ifindex=_index(wanted.link),
         peer_ifindex=_index(wanted.peer_link),
+        host_ifindex=_index(HOST_LINK),
         underlay=wanted.underlay,
         inner_mtu_bytes=wanted.inner_mtu_bytes,
         tunnel_port=wanted.port,

@@ -104,14 +104,22 @@ class Plugin:
         if self._state.snapshot is None:
             raise CniError(Code.TRY_AGAIN, "this agent has not heard of any network yet: it waits for a controller")
         network = self._attachments.network(request.config.network or request.config.name)
-        address, mac, key = cni_protocol.address_asked_for(request), cni_protocol.mac_asked_for(request), _key(request)
-        known = self._endpoint(key)
+        self._attachments.passes.admit(network, request.args.get("K8S_POD_NAME", ""))
+        asked, mac, key = cni_protocol.addresses_asked_for(request), cni_protocol.mac_asked_for(request), _key(request)
+        ports, known = cni_protocol.ports_asked_for(request), self._endpoint(key)
         if known and known.network != network.id:
             raise CniError(Code.CONFLICT, f"{request.ifname} of {request.container} is on another network already")
+        if strange := [str(address) for version, address in asked.items() if version not in network.versions]:
+            raise CniError(Code.REFUSED, f"static address {strange[0]}: {network.name} has no addresses of this family")
         try:
-            address = await self._attachments.reserve(network, str(key), address)
-            await self._attachments.create(key, network, address, mac, request.args.get("K8S_POD_NAME", ""))
+            taken = [
+                await self._attachments.reserve(network, str(key), asked.get(version), version)
+                for version in network.versions
+            ]
+            await self._attachments.create(key, network, taken, mac, request.args.get("K8S_POD_NAME", ""))
             endpoint = await self._attachments.attach(key, request.netns, request.ifname)
+            if ports or endpoint.published:
+                endpoint = await self._attachments.publish(key, ports)
         except Exception:
             if not known:
                 await self._forget(key)
@@ -124,6 +132,7 @@ class Plugin:
         if not endpoint:
             raise CniError(Code.NOT_AS_ADDED, f"{request.ifname} of {request.container} is not attached")
         cni_protocol.check_previous(request, endpoint)
+        cni_protocol.check_ports(request, endpoint)
         try:
             await self._attachments.check(key, request.netns, request.ifname)
         except HedgerowError as error:
@@ -142,7 +151,7 @@ class Plugin:
         """Their containers ended with the host, and engines do not send a DEL for those afterwards."""
         for endpoint in self._attachments.endpoints():
             if endpoint.key.engine == ENGINE and endpoint.boot_id not in ("", self._state.boot_id):
-                log.info("%s %s is of an earlier boot: removed", endpoint.key, endpoint.address)
+                log.info("%s %s is of an earlier boot: removed", endpoint.key, endpoint.first_address)
                 await self._forget(endpoint.key)
 
     def _endpoint(self, key: EndpointKey) -> Endpoint | None:

@@ -10,18 +10,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from hedgerow.errors import BadInput, Conflict, Exhausted, HedgerowError, NotFound, Unreachable
-from hedgerow.model.endpoint import Endpoint, parse_mac, routes_inside
+from hedgerow.model.endpoint import Address, Endpoint, parse_mac, routes_inside
 from hedgerow.model.network import Network
+from hedgerow.model.published import PortRequest
+from hedgerow.model.published import request as port_request
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0")
 COMMANDS = ("ADD", "CHECK", "DEL")
+FIRST_INTERFACE = "eth0"
 
 
 class Code(IntEnum):
@@ -47,11 +50,21 @@ class CniError(Exception):
         self.code = code
 
 
+class PortMapping(Struct):
+    """Of the capability portMappings. Without a host port one is drawn."""
+
+    containerPort: int = 0  # noqa: N815
+    hostPort: int = 0  # noqa: N815
+    protocol: str = "tcp"
+    hostIP: str | None = None  # noqa: N815
+
+
 class RuntimeConfig(Struct):
     """The capabilities that our conflists declare."""
 
     ips: list[str] | None = None
     mac: str | None = None
+    portMappings: list[PortMapping] | None = None  # noqa: N815
 
 
 class CniArgs(Struct):
@@ -83,6 +96,7 @@ class PreviousAddress(Struct):
 class PreviousResult(Struct):
     ips: list[PreviousAddress] | None = None
     ip4: PreviousAddress | None = None
+    ip6: PreviousAddress | None = None
 
 
 class Ipam(Struct):
@@ -149,7 +163,8 @@ def _check_variables(command: str, variables: Mapping[str, str]) -> None:
         raise CniError(
             Code.BAD_ENVIRONMENT, f"CNI_CONTAINERID {container[:80]!r} has characters other than A-Za-z0-9_.-"
         )
-    if not re.fullmatch(r"[^/:\s]{1,15}", ifname) or len(ifname.encode()) > 15 or ifname in (".", ".."):
+    # With a percent sign it would be a pattern, and the kernel would choose the name.
+    if not re.fullmatch(r"[^/:%\s]{1,15}", ifname) or len(ifname.encode()) > 15 or ifname in (".", ".."):
         raise CniError(Code.BAD_ENVIRONMENT, f"CNI_IFNAME {ifname[:80]!r} cannot be the name of a Linux interface")
 
 
@@ -158,7 +173,7 @@ def _config(command: str, stdin: bytes) -> NetworkConfig:
         config = msgspec.json.decode(stdin, type=NetworkConfig)
     except msgspec.ValidationError as error:
         raise CniError(Code.BAD_CONFIG, f"the network's configuration: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CniError(Code.BAD_JSON, f"the network's configuration is not JSON: {error}") from error
     if config.version not in VERSIONS:
         known = ", ".join(VERSIONS)
@@ -181,8 +196,8 @@ def _config(command: str, stdin: bytes) -> NetworkConfig:
     return config
 
 
-def address_asked_for(request: Request) -> IPv4Address | None:
-    """The static address; the first of four places that names one counts. Raises BadInput."""
+def addresses_asked_for(request: Request) -> dict[int, Address]:
+    """The static address of each IP version; the first of four places that names any counts. Raises BadInput."""
     runtime, args = request.config.runtimeConfig, request.config.args
     mesos = args.mesos.network_info if args and args.mesos else None
     places = (
@@ -192,12 +207,30 @@ def address_asked_for(request: Request) -> IPv4Address | None:
         [request.args["IP"]] if request.args.get("IP") else [],
     )
     asked = next((place for place in places if place), [])
-    if len(asked) > 1:
-        raise BadInput(f"static addresses {', '.join(asked)}", "an interface has one address: ask for one")
-    try:
-        return IPv4Address(asked[0].split("/")[0]) if asked else None
-    except AddressValueError as error:
-        raise BadInput(f"static address {asked[0]!r}", "write an IPv4 address (IPv6: not yet)") from error
+    found: dict[int, Address] = {}
+    for text in asked:
+        try:
+            address = ip_address(text.split("/")[0])
+        except ValueError as error:
+            raise BadInput(f"static address {text!r}", "write an IPv4 or IPv6 address") from error
+        if found.setdefault(address.version, address) != address:
+            raise BadInput(
+                f"static addresses {', '.join(asked)}", "an interface has one address of a family: ask for one"
+            )
+    return found
+
+
+def ports_asked_for(request: Request) -> list[PortRequest]:
+    """Podman tells every network of a container the same ports: they are published by its first interface, through
+    which its answers leave. Raises BadInput and Refused, as `model.published.request`.
+    """
+    runtime = request.config.runtimeConfig
+    if request.ifname != FIRST_INTERFACE:
+        return []
+    return [
+        port_request(row.protocol.lower(), row.containerPort, row.hostPort, bind=row.hostIP or "")
+        for row in (runtime and runtime.portMappings) or []
+    ]
 
 
 def mac_asked_for(request: Request) -> bytes | None:
@@ -208,32 +241,49 @@ def mac_asked_for(request: Request) -> bytes | None:
 
 def result(request: Request, endpoint: Endpoint, network: Network) -> dict[str, Any]:
     """The answer to ADD in the shape of the configuration's version (CNI 0.2.0, 0.3.1, 1.0.0, "Result")."""
-    address, gateway = f"{endpoint.address}/32", str(network.gateway)
-    routes: list[dict[str, str]] = [
-        {"dst": str(to)} if via is None else {"dst": str(to), "gw": str(via)}
-        for to, via in routes_inside(network, request.ifname)
+    version, gateways = request.config.version, {4: network.gateway, 6: network.gateway6}
+    routes = {4: list[dict[str, str]](), 6: list[dict[str, str]]()}
+    for to, via in routes_inside(network, request.ifname, endpoint.addresses):
+        routes[to.version].append({"dst": str(to)} if via is None else {"dst": str(to), "gw": str(via)})
+    ips: list[dict[str, Any]] = [
+        {"address": f"{address}/{address.max_prefixlen}", "gateway": str(gateways[address.version]), "interface": 1}
+        for address in endpoint.addresses
     ]
-    version = request.config.version
     if version in VERSIONS[:2]:
-        return {"cniVersion": version, "ip4": {"ip": address, "gateway": gateway, "routes": routes}, "dns": {}}
-    ip: dict[str, Any] = {"address": address, "gateway": gateway, "interface": 1}
+        oldest = {
+            f"ip{address.version}": {"ip": ip["address"], "gateway": ip["gateway"], "routes": routes[address.version]}
+            for address, ip in zip(endpoint.addresses, ips, strict=True)
+        }
+        return {"cniVersion": version, **oldest, "dns": {}}
     if version != VERSIONS[-1]:
-        ip["version"] = "4"
+        for address, ip in zip(endpoint.addresses, ips, strict=True):
+            ip["version"] = str(address.version)
     inside = {"name": request.ifname, "mac": endpoint.mac.hex(":"), "sandbox": request.netns}
     interfaces = [{"name": endpoint.link}, inside]
-    return {"cniVersion": version, "interfaces": interfaces, "ips": [ip], "routes": routes, "dns": {}}
+    return {"cniVersion": version, "interfaces": interfaces, "ips": ips, "routes": routes[4] + routes[6], "dns": {}}
 
 
 def check_previous(request: Request, endpoint: Endpoint) -> None:
     """CHECK's own part: what the engine remembers must be what is so. Raises CniError."""
     previous = request.config.prevResult
-    rows = [*((previous and previous.ips) or []), *([previous.ip4] if previous and previous.ip4 else [])]
+    old = [previous.ip4, previous.ip6] if previous else []
+    rows = [*((previous and previous.ips) or []), *(row for row in old if row)]
     told = {(row.address or row.ip).split("/")[0] for row in rows}
-    if told and str(endpoint.address) not in told:
-        raise CniError(
-            Code.NOT_AS_ADDED,
-            f"{endpoint.key} has address {endpoint.address}, prevResult says {', '.join(sorted(told))}",
-        )
+    for address in map(str, endpoint.addresses):
+        if told and address not in told:
+            raise CniError(
+                Code.NOT_AS_ADDED,
+                f"{endpoint.key} has address {address}, prevResult says {', '.join(sorted(told))}",
+            )
+
+
+def check_ports(request: Request, endpoint: Endpoint) -> None:
+    """The same of the published ports. Raises CniError, and as `ports_asked_for`."""
+    for port in ports_asked_for(request):
+        if not any(port.is_met_by(published) for published in endpoint.published):
+            raise CniError(
+                Code.NOT_AS_ADDED, f"port {port.container_port}/{port.protocol} of {endpoint.key} is not published"
+            )
 
 
 def error_object(error: Exception) -> dict[str, Any]:

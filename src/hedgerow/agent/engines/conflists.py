@@ -35,7 +35,7 @@ class Kind(IntEnum):
 
 
 def conflist(name: NetworkName) -> str:
-    plugin = {"type": "hedgerow-cni", "capabilities": {"ips": True, "mac": True}}
+    plugin = {"type": "hedgerow-cni", "capabilities": {"ips": True, "mac": True, "portMappings": True}}
     return json.dumps({"cniVersion": CNI_VERSION, "name": name, "plugins": [plugin]}, indent=2) + "\n"
 
 

@@ -48,10 +48,11 @@ class Leftovers:
         endpoints = {row.key: row for row in self._attachments.endpoints()}
         unknown = [key for key in endpoints if key.engine == ENGINE and key.container not in known]
         for key in self._endpoints.among(unknown, now_s):
-            log.warning("Docker no longer knows %s, %s: removed", key, endpoints[key].address)
+            log.warning("Docker no longer knows %s, %s: removed", key, endpoints[key].first_address)
             await self._attachments.delete(key)
-            await self._attachments.release(endpoints[key].address)
-        bound = {row.address for row in endpoints.values()}
+            for address in endpoints[key].addresses:
+                await self._attachments.release(address)
+        bound = {address for row in endpoints.values() for address in row.addresses}
         unused = [
             owner
             for owner, address in self._attachments.reservations()

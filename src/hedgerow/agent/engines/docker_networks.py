@@ -25,6 +25,8 @@ from hedgerow.errors import HedgerowError, Unreachable
 from hedgerow.model.network import Network, NetworkName
 from hedgerow.reconcile.plan import Key, Op, Set, plan
 
+from . import docker_pools
+from .docker import key_of
 from .docker_leftovers import Leftovers
 
 if TYPE_CHECKING:
@@ -50,16 +52,19 @@ class Definition:
     """Of a Docker network, as far as it is of one kind with another."""
 
     network: NetworkName
-    subnet: str
+    subnets: tuple[str, ...]
     internal: bool
+    ipv6: bool = False
 
     def __str__(self) -> str:
-        return self.subnet + (" internal" if self.internal else "")
+        return " and ".join(self.subnets) + (" internal" if self.internal else "")
 
 
 def wanted(networks: Iterable[Network]) -> dict[Key, Definition]:
     return {
-        Key(Kind.DOCKER_NETWORK, row.name): Definition(row.name, str(row.spec.subnet), row.spec.internal)
+        Key(Kind.DOCKER_NETWORK, row.name): Definition(
+            row.name, docker_pools.subnets(row), row.spec.internal, row.spec.subnet6 is not None
+        )
         for row in networks
     }
 
@@ -72,9 +77,10 @@ def creation(definition: Definition, network: Network) -> dict[str, Any]:
         "CheckDuplicate": True,
         "Driver": DRIVER,
         "Internal": definition.internal,
+        "EnableIPv6": definition.ipv6,
         "Options": option,
         "Labels": {LABEL: network.id},
-        "IPAM": {"Driver": DRIVER, "Options": option, "Config": [{"Subnet": definition.subnet}]},
+        "IPAM": {"Driver": DRIVER, "Options": option, "Config": [{"Subnet": subnet} for subnet in definition.subnets]},
     }
 
 
@@ -93,9 +99,9 @@ def found(rows: Iterable[Mapping[str, Any]]) -> dict[Key, list[Found]]:
     for row in rows:
         if row["Driver"] != DRIVER:
             continue
-        subnets = [config.get("Subnet", "") for config in (row.get("IPAM") or {}).get("Config") or []]
+        subnets = tuple(config.get("Subnet", "") for config in (row.get("IPAM") or {}).get("Config") or [])
         name = NetworkName((row.get("Options") or {}).get("network", ""))
-        definition = Definition(name, ",".join(subnets), bool(row.get("Internal")))
+        definition = Definition(name, subnets, bool(row.get("Internal")), bool(row.get("EnableIPv6")))
         one = Found(row["Id"], definition, LABEL in (row.get("Labels") or {}))
         networks.setdefault(Key(Kind.DOCKER_NETWORK, row["Name"]), []).append(one)
     return networks
@@ -175,7 +181,10 @@ class Keeper:
                 await self._try(op.key, self._apply(op, networks, there.get(op.key, [])))
         for key, rows in there.items():
             await self._try(key, self._remove(rows[1:]))
-        await self._leftovers.forget(await self._endpoints(there), asyncio.get_running_loop().time())
+        known = await self._endpoints(there)
+        await self._leftovers.forget(known.keys(), asyncio.get_running_loop().time())
+        for endpoint, name in known.items():
+            await self._attachments.rename(key_of(endpoint), name)
 
     async def _try(self, key: Key, doing: Awaitable[None]) -> None:
         """A row that fails stops no other, and is said once."""
@@ -204,10 +213,12 @@ class Keeper:
                 if error.status != 404:
                     raise
 
-    async def _endpoints(self, there: Mapping[Key, list[Found]]) -> set[str]:
-        """Ids of all that Docker has on networks of our driver. The list of networks does not tell them."""
-        known: set[str] = set()
+    async def _endpoints(self, there: Mapping[Key, list[Found]]) -> dict[str, str]:
+        """Ids of all that Docker has on networks of our driver, with their containers' names, which no plug-in call
+        tells. The list of networks has neither.
+        """
+        known: dict[str, str] = {}
         for row in (row for rows in there.values() for row in rows):
             containers = (await self._docker.json("GET", f"/networks/{row.id}"))["Containers"] or {}
-            known |= {container["EndpointID"] for container in containers.values()}
+            known |= {container["EndpointID"]: container.get("Name", "") for container in containers.values()}
         return known

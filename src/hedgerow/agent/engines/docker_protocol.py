@@ -5,10 +5,13 @@ dockerd writes null for an empty mapping and leaves out what is false.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+
+from hedgerow.model.published import PortRequest, request
 
 GENERIC = "com.docker.network.generic"
 GATEWAY = "com.docker.network.gateway"
@@ -19,6 +22,8 @@ ADDRESS_TYPE = "RequestAddressType"
 ADDRESS_SPACE = "hedgerow"
 
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
+
+_PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_SCTP: "sctp"}
 
 Answer = dict[str, Any]
 
@@ -51,9 +56,10 @@ class NetworkCreation(Struct):
     ipv6: list[IpamData] | None = msgspec.field(name="IPv6Data", default=None)
 
 
-class Interface(Struct, rename="pascal"):
-    address: str = ""
-    mac_address: str = ""
+class Interface(Struct):
+    address: str = msgspec.field(name="Address", default="")
+    address6: str = msgspec.field(name="AddressIPv6", default="")
+    mac_address: str = msgspec.field(name="MacAddress", default="")
 
 
 class EndpointCreation(Struct):
@@ -62,10 +68,40 @@ class EndpointCreation(Struct):
     options: dict[str, Any] | None = msgspec.field(name="Options", default=None)
 
 
+class Binding(Struct):
+    """One `-p`. `host_port` to `host_port_end` is the range to choose from, 0 leaves the choice to us."""
+
+    protocol: int = msgspec.field(name="Proto", default=0)
+    port: int = msgspec.field(name="Port", default=0)
+    host_address: str | None = msgspec.field(name="HostIP", default=None)
+    host_port: int = msgspec.field(name="HostPort", default=0)
+    host_port_end: int = msgspec.field(name="HostPortEnd", default=0)
+
+
+class EndpointOptions(Struct):
+    bindings: list[Binding] | None = msgspec.field(name=PORTMAP, default=None)
+
+
 class EndpointCall(Struct):
-    """Join, Leave and DeleteEndpoint."""
+    """Join, ProgramExternalConnectivity, RevokeExternalConnectivity, Leave and DeleteEndpoint."""
 
     endpoint: str = msgspec.field(name="EndpointID")
+    sandbox: str = msgspec.field(name="SandboxKey", default="")
+    options: EndpointOptions | None = msgspec.field(name="Options", default=None)
+
+    @property
+    def published(self) -> list[PortRequest]:
+        """Raises BadInput and Refused, as `model.published.request`."""
+        return [
+            request(
+                _PROTOCOLS.get(row.protocol, f"number {row.protocol}"),
+                row.port,
+                row.host_port,
+                row.host_port_end,
+                row.host_address or "",
+            )
+            for row in (self.options and self.options.bindings) or []
+        ]
 
 
 CONSTANT: dict[str, Answer] = {
@@ -80,8 +116,6 @@ CONSTANT: dict[str, Answer] = {
     "IpamDriver.ReleasePool": {},
     "NetworkDriver.DeleteNetwork": {},
     "NetworkDriver.EndpointOperInfo": {"Value": {}},
-    "NetworkDriver.ProgramExternalConnectivity": {},
-    "NetworkDriver.RevokeExternalConnectivity": {},
     "NetworkDriver.DiscoverNew": {},
     "NetworkDriver.DiscoverDelete": {},
 }

@@ -27,7 +27,7 @@ def routes(view: View) -> list[Route]:
         watch = view.watch
         agents = [
             agent_json(agent, watch.networks.values(), watch.cluster.vtep, _state(view, agent))
-            for agent in sorted(watch.agents.values(), key=lambda agent: agent.underlay)
+            for agent in sorted(watch.agents.values(), key=lambda agent: (agent.underlay.version, int(agent.underlay)))
         ]
         return JSONResponse({"network": network_json(watch.cluster), "agents": agents})
 

@@ -6,13 +6,13 @@ import asyncio
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from ipaddress import ip_address
 from pathlib import Path
 
 from hedgerow.controller.allotment import is_full, lacking
-from hedgerow.controller.keys import ENDPOINTS, read_all
+from hedgerow.controller.keys import ENDPOINTS, read_endpoints
 from hedgerow.controller.networks import drift
 from hedgerow.controller.sessions import Sessions
 from hedgerow.controller.watch import Watch
@@ -22,7 +22,6 @@ from hedgerow.model.endpoint import Endpoint
 from hedgerow.model.network import NetworkId
 from hedgerow.model.snapshot import Revision
 from hedgerow.store.base import Store
-from hedgerow.wire.codec import from_json
 
 from . import shapes
 from .render import agent_shape, endpoint_shape, network_shape
@@ -35,13 +34,23 @@ SHORT_ID_CHARACTERS = 8
 
 
 class View:
-    """`config` is the file that the running configuration is compared with."""
+    """`config` is the file that the running configuration is compared with. `damaged` names records of others than the
+    watch that cannot be read, and why.
+    """
 
-    def __init__(self, store: Store, watch: Watch, sessions: Sessions, config: Path) -> None:
+    def __init__(
+        self,
+        store: Store,
+        watch: Watch,
+        sessions: Sessions,
+        config: Path,
+        damaged: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.store = store
         self.watch = watch
         self.sessions = sessions
-        self._config = config
+        self.config = config
+        self._damaged = damaged
 
     @property
     def revision(self) -> str:
@@ -51,7 +60,8 @@ class View:
         counts = Counter(endpoint.network for _, endpoint in await self._endpoints())
         ordered = sorted(self.watch.networks.values(), key=lambda network: network.name)
         agents = self.ordered()
-        return [network_shape(network, agents, counts[network.id]) for network in ordered]
+        specs = [network.spec for network in ordered]
+        return [network_shape(network, agents, counts[network.id], specs) for network in ordered]
 
     async def network(self, name: str) -> shapes.NetworkShape:
         """Raises NotFound."""
@@ -73,11 +83,14 @@ class View:
         raise missing("agent", name, [agent.name for agent in self.watch.agents.values()])
 
     async def endpoints(self) -> list[shapes.EndpointShape]:
-        ordered = sorted(await self._endpoints(), key=lambda item: item[1].address)
+        ordered = sorted(
+            await self._endpoints(), key=lambda item: (item[1].first_address.version, int(item[1].first_address))
+        )
         return [self._shape(agent, endpoint) for agent, endpoint in ordered]
 
     async def endpoint(self, which: str) -> shapes.EndpointShape:
         """By address, id, name, link or container. Raises NotFound, also when a container has several."""
+        which = _written(which)
         found = [(agent, one) for agent, one in await self._endpoints(_holders(self, which)) if _is(one, which)]
         if len(found) == 1:
             return self._shape(*found[0])
@@ -95,6 +108,7 @@ class View:
 
     async def status(self) -> shapes.Status:
         troubles = [*await self._config_troubles(), *self._agent_troubles(), *self._network_troubles()]
+        troubles += await self._store_troubles()
         return shapes.Status(
             revision=self.revision,
             ok=not troubles,
@@ -132,9 +146,9 @@ class View:
         prefixes = [ENDPOINTS] if agents is None else [f"{ENDPOINTS}{agent.id}/" for agent in agents]
         found: list[tuple[AgentId, Endpoint]] = []
         for prefix in prefixes:
-            records, _ = await read_all(self.store, prefix)
-            for key, (value, _) in records.items():
-                agent, endpoint = AgentId(key.split("/")[2]), from_json(value, Endpoint)
+            records, _ = await read_endpoints(self.store, prefix)
+            for key, endpoint in records.items():
+                agent = AgentId(key.split("/")[2])
                 if agent in self.watch.agents and endpoint.network in self.watch.networks:
                     found.append((agent, endpoint))
         return found
@@ -153,8 +167,18 @@ class View:
             return None
 
     async def _config_troubles(self) -> list[shapes.Trouble]:
-        differs = await drift(self.store, self._config)
+        differs = await drift(self.store, self.config)
         return [shapes.Trouble(subject="config", message=differs.message, next=differs.cure)] if differs else []
+
+    async def _store_troubles(self) -> list[shapes.Trouble]:
+        """Records that cannot be read, of whatever kind."""
+        _, endpoints = await read_endpoints(self.store, ENDPOINTS)
+        damaged = {**self.watch.unreadable, **self._damaged(), **endpoints}
+        cure = "restore the store from a backup, or start the release that wrote it"
+        return [
+            shapes.Trouble(subject=f"store {key}", message=f"left out: {why}", next=cure)
+            for key, why in sorted(damaged.items())
+        ]
 
     def _agent_troubles(self) -> list[shapes.Trouble]:
         troubles = []
@@ -195,10 +219,19 @@ def _holders(view: View, which: str) -> list[Agent] | None:
         address = ip_address(which)
     except ValueError:
         return None
-    return [one for one in view.watch.agents.values() if any(address in prefix.block for prefix in one.prefixes)]
+    return [one for one in view.watch.agents.values() if any(address in prefix.block for prefix in one.all_prefixes)]
+
+
+def _written(which: str) -> str:
+    """An address as we write it, for one of IPv6 has many forms (RFC 5952); anything else as it is."""
+    try:
+        return str(ip_address(which))
+    except ValueError:
+        return which
 
 
 def _is(endpoint: Endpoint, which: str) -> bool:
-    if which in (str(endpoint.address), str(endpoint.key), endpoint.key.tag, endpoint.link, endpoint.name):
+    names = (str(endpoint.key), endpoint.key.tag, endpoint.link, endpoint.name)
+    if which in (*names, *map(str, endpoint.addresses)):
         return True
     return len(which) >= SHORT_ID_CHARACTERS and endpoint.key.container.startswith(which)
