@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from unit.controller_cases import Cluster, controller, network, run, stored, until
+from unit.test_members import assign, block, members, running_at
 
 from hedgerow.config.load import load
 from hedgerow.config.problem import ConfigProblems
 from hedgerow.controller.apply import Changed, Outcome, apply
-from hedgerow.controller.keys import Applied
+from hedgerow.controller.keys import Applied, member_key
 from hedgerow.controller.networks import draw_networks, import_spec
 from hedgerow.errors import Exhausted, Refused
 from hedgerow.model.network import Network
@@ -83,6 +84,23 @@ def test_a_second_apply_changes_nothing() -> None:
             again = await applied(running, "# a comment\n" + AFTER)
             assert (again.revision, again.changed) == (first.revision, ())
             assert running.store.revision == first.revision
+
+    run(case())
+
+
+def test_the_revision_that_is_told_has_the_members_whom_the_new_rules_mean() -> None:
+    async def case() -> None:
+        async with controller(await store_of(BEFORE)) as running:
+            agent = await running.join(1)
+            await assign(running.store, "a", agent)
+            await running.core.watch.reached(running.store.revision)
+            await agent.report(instances=(running_at(agent, "a", block(agent, 0, 3)),))
+            await until(lambda: "a" in running.core.watch.statuses)
+            text = BEFORE.replace("prefix: 26\n    - name: prod", "prefix: 26\n      rules: [RULE]\n    - name: prod")
+            outcome = await applied(running, text.replace("RULE", "{from: any, to: {app: /web}}"))
+            [member] = members(running.store)
+            assert (member.address, member.app) == (block(agent, 0, 3), "/web")
+            assert outcome.revision == running.core.watch.modified(member_key(member.key))
 
     run(case())
 

@@ -23,6 +23,7 @@ from hedgerow.store.base import MAX_OPERATIONS, Compare, Put, Store
 from hedgerow.wire.codec import to_json
 
 from .keys import ALLOTMENT, CLUSTER, NETWORKS, Applied, network_key
+from .members import settled
 from .networks import digest
 from .watch import Watch
 
@@ -44,7 +45,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`revision` has the change; the one before it when there was none."""
+    """`revision` has the change, and whom its rules mean; the one before it when there was none."""
 
     revision: int
     changed: tuple[Changed, ...]
@@ -80,7 +81,7 @@ async def apply(store: Store, watch: Watch, text: str, file: str) -> Outcome:
             continue
         for change in changed:
             log.info("%s applied: %s of %s has changed", file, change.key, change.network)
-        return Outcome(number, changed, checked.warnings)
+        return Outcome(await settled(watch, number), changed, checked.warnings)
 
 
 def _check_readable(watch: Watch) -> None:

@@ -78,6 +78,18 @@ def _member(network: Network, address: Address, instance: Instance, keys: Collec
     )
 
 
+async def settled(watch: Watch, number: int) -> int:
+    """Waits until the members are in the store whom revision `number` asks for; the revision that has them all."""
+    await watch.reached(number)
+    while any(watch.members.get(key) != member for key, (member, _) in _wanted(watch).items()):
+        await watch.touched(watch.number)
+    return max([number, *(watch.modified(member_key(key)) for key in watch.members)])
+
+
+def _wanted(watch: Watch) -> dict[MemberKey, tuple[Member, InstanceId]]:
+    return vouched_for(watch.networks, watch.agents, watch.instances, watch.statuses.values())
+
+
 _Change = tuple[Operation, tuple[Compare, Compare]]
 """What is to be written, and that nothing it rests on has changed meanwhile."""
 
@@ -100,8 +112,7 @@ class Members:
             await asyncio.sleep(PAUSE_S)
 
     def _due(self) -> list[_Change]:
-        watch = self._watch
-        wanted = vouched_for(watch.networks, watch.agents, watch.instances, watch.statuses.values())
+        watch, wanted = self._watch, _wanted(self._watch)
         gone = {key: member.network for key, member in watch.members.items() if key not in wanted}
         due: list[_Change] = [
             (Delete(member_key(key)), self._compares(member_key(key), network_key(network)))
