@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import Any
 
 from cluster.pairs import PORT, Container, Pairs
@@ -187,21 +186,23 @@ def wrong_neighbour(scene: Scene) -> Made:
     return commands(scene, "n1", bad, f"ip neighbour delete {other} dev eth0")
 
 
-@contextlib.contextmanager
-def no_route_out(scene: Scene) -> Iterator[str]:
+def no_route_out(scene: Scene) -> Made:
     gateway = scene.on("n1", "ip", "route", "show", "default").strip()
-    with commands(scene, "n1", "ip route delete default", f"ip route replace {gateway}"):
-        yield OUTSIDE
+    return asked_of(OUTSIDE, commands(scene, "n1", "ip route delete default", f"ip route replace {gateway}"))
+
+
+def not_forwarding(scene: Scene) -> Made:
+    """The agent would turn it on again at once, so it is kept from it: no write passes the mount."""
+    file = "/proc/sys/net/ipv4/conf/hr-host/forwarding"
+    made = commands(scene, "n1", f"echo 0 >{file}; mount --bind -o ro {file} {file}", f"umount {file}; echo 1 >{file}")
+    return asked_of(OUTSIDE, made)
 
 
 @contextlib.contextmanager
-def not_forwarding(scene: Scene) -> Iterator[str]:
-    def write(value: str) -> None:
-        with netns.inside(f"/proc/{scene.pairs.lab.pid('n1')}/ns/net"):
-            Path("/proc/sys/net/ipv4/ip_forward").write_text(value)
-
-    with held(lambda: write("0"), lambda: write("1")):
-        yield OUTSIDE
+def asked_of(address: str, made: Made) -> Iterator[str]:
+    """The fault, and whom it is asked about instead of the usual one."""
+    with made:
+        yield address
 
 
 def toward(address: str) -> Make:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import labkit
 import pytest
 from conftest import PROVING, Proof
-from labkit import RunningLab
+from labkit import RunningLab, wait_for
 
 from hedgerow.lab import matrix, places, probe, ready
 from hedgerow.lab.matrix import Matrix
@@ -167,11 +167,13 @@ def test_an_app_tells_both_addresses_of_its_instance(lab: RunningLab, tmp_path: 
     file.write_text(json.dumps(app))
     lab.command("app", "run", str(file))
     try:
-        deadline = time.monotonic() + 30
-        while len(tasks := lab.api("/v2/apps//both/tasks")["tasks"]) < 1 or len(tasks[0]["ipAddresses"]) < 2:
-            assert time.monotonic() < deadline, tasks
-            time.sleep(0.1)
-        assert [row["protocol"] for row in tasks[0]["ipAddresses"]] == ["IPv4", "IPv6"]
-        assert tasks[0]["ipAddresses"][1]["ipAddress"].startswith("fd00:b:")
+        found = wait_for("both addresses", lambda: _both(lab.api("/v2/apps//both/tasks")["tasks"]))
+        assert [row["protocol"] for row in found] == ["IPv4", "IPv6"]
+        assert found[1]["ipAddress"].startswith("fd00:b:")
     finally:
         lab.command("app", "rm", "both")
+
+
+def _both(tasks: list[dict[str, Any]]) -> list[dict[str, str]] | None:
+    found = [address for task in tasks for address in task["ipAddresses"]]
+    return found if len(found) == 2 else None

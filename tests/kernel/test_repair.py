@@ -115,7 +115,7 @@ def test_what_somebody_takes_away_comes_back(
     container, other = pair
     stranger = host.container()
     stranger.add("dev")
-    before = _everything(host)
+    before = _at_rest(host, container, other, stranger)
     walls = [
         Probe("another network", container.netns, stranger.address, stranger.netns),
         Probe("the host", container.netns, str(UNDERLAY), host.namespace, str(UNDERLAY), 9998),
@@ -138,11 +138,22 @@ def test_what_somebody_takes_away_comes_back(
 def test_rows_of_all_maps_come_back_in_five_seconds_though_nobody_tells(
     host: Host, pair: tuple[Container, Container]
 ) -> None:
-    before = _everything(host)
+    before = _at_rest(host, *pair)
     for what in ("pins", *ROWS):
         BREAKS[what](host, pair[0])
     eventually(lambda: _everything(host) == before, "all rows are back", WITHIN_S)
     assert pair[0].reaches(pair[1].address)
+
+
+def _at_rest(host: Host, *containers: Container) -> object:
+    """All that there is beside these containers: links of earlier ones go in the background."""
+    links = {"hr-host", "hr-peer", *(container.link for container in containers)}
+    eventually(lambda: {name for name in _names(host) if name.startswith("hr-")} == links, "links of others gone")
+    return _everything(host)
+
+
+def _names(host: Host) -> list[str]:
+    return [link["ifname"] for link in json.loads(host.run("ip -json link show"))]
 
 
 def _everything(host: Host) -> object:

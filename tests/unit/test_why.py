@@ -262,9 +262,7 @@ OUTSIDE = replace(
     question=replace(ASKED, destination="203.0.113.1", peer=""),
     destination=End(called="203.0.113.1", address="203.0.113.1"),
     policy=Policy(True, "dev may reach the outside", "dev", 3),
-    here=replace(
-        host(A, B), stack=Stack(forwards=True, has_table=True, route=RouteTo("unicast", "eth0", "192.0.2.254"))
-    ),
+    here=replace(host(A, B), stack=Stack(has_table=True, route=RouteTo("unicast", "eth0", "192.0.2.254"))),
     there=None,
     arrived=(),
     probe=replace(ANSWERED, steps=(SEEN, Step(program="from_container", stage="host"))),
@@ -292,7 +290,11 @@ def test_the_way_out_has_its_own_places() -> None:
 @pytest.mark.parametrize(
     ("case", "place", "says"),
     [
-        (outside(forwards=False), Place.WAY, "n1 does not forward (net.ipv4.ip_forward is off)"),
+        (
+            outside(forwarding_off="ipv4/conf/hr-host/forwarding"),
+            Place.WAY,
+            "n1 does not forward (net/ipv4/conf/hr-host/forwarding is off)",
+        ),
         (outside(route=RouteTo("none")), Place.WAY, "n1 has no route to 203.0.113.1"),
         (outside(route=RouteTo("blackhole")), Place.WAY, "n1 has a route that is blackhole"),
         (outside(has_table=False), Place.WAY, "is not masqueraded"),

@@ -294,12 +294,19 @@ def _kept() -> Iterable[str]:
 
 
 def _stack(channel: Channel, source: Address, destination: Address) -> Stack:
-    name = "ipv4/ip_forward" if isinstance(source, IPv4Address) else "ipv6/conf/all/forwarding"
     came_in = links.index_of(HOST_LINK)
     route = lookups.route_to(channel, destination, source=source, came_in=came_in) if came_in else RouteTo("none")
     return Stack(
-        forwards=sysctl.read(name) == "1",
+        forwarding_off=next((name for name in _forwarding(source, route) if sysctl.read(name) == "0"), ""),
         has_table=bool(chains.has_table("inet", TABLE)),
         route=route,
         chains=chains.dropping(("forward", "prerouting", "postrouting"), but=TABLE),
     )
+
+
+def _forwarding(source: Address, route: RouteTo) -> Iterator[str]:
+    """What the kernel asks: of IPv4 the link by which a packet comes in, be it the answer's, of IPv6 one for all."""
+    if isinstance(source, IPv4Address):
+        yield from (f"ipv4/conf/{link}/forwarding" for link in (HOST_LINK, route.link) if link)
+    else:
+        yield "ipv6/conf/all/forwarding"

@@ -113,11 +113,14 @@ class Underlay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """The host's own stack, which leads outside: `route` to there, and others' chains in its way that drop."""
+    """The host's own stack, which leads outside: `route` to there, and others' chains in its way that drop.
 
-    forwards: bool
+    `forwarding_off` is the kernel parameter that keeps it from forwarding, with slashes.
+    """
+
     has_table: bool
     route: RouteTo
+    forwarding_off: str = ""
     chains: tuple[str, ...] = ()
 
 

@@ -27,10 +27,10 @@ def problems(case: Case) -> Iterator[Problem]:
 
 def _stack(case: Case, here: HostFacts, stack: Stack) -> Iterator[Problem]:
     to, on = case.destination.address, f"on {here.agent}"
-    name = "net.ipv4.ip_forward" if ":" not in to else "net.ipv6.conf.all.forwarding"
     if stack.route.kind == "local":
         return
-    if not stack.forwards:
+    if stack.forwarding_off:
+        name = f"net/{stack.forwarding_off}"
         cause, change = f"{here.agent} does not forward ({name} is off)", f"{on}: sysctl -w {name}=1"
         yield Problem(place=Place.WAY, cause=cause, thing=f"{name} of {here.agent}", change=change)
     if stack.route.kind != "unicast":
