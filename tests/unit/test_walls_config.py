@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from unit.config_texts import network, told
 from unit.wall_worlds import specs
 
 from hedgerow.config.load import load
-from hedgerow.config.written import written_network
+from hedgerow.config.written import written_walls
 from hedgerow.model.network import (
     Allow,
     HostService,
@@ -31,6 +32,18 @@ from hedgerow.wire.messages import Delta
 
 WEB = "  - {name: web, subnet: 10.80.0.0/16, prefix: 24}\n"
 CLOSED = "  - {name: web, subnet: 10.80.0.0/16, prefix: 24, isolated: true}\n"
+
+
+def written_network(spec: NetworkSpec) -> dict[str, Any]:
+    """An entry of `overlays`; reading it again gives the same record."""
+    found: dict[str, Any] = {"name": str(spec.name)}
+    if spec.subnet is not None:
+        found |= {"subnet": str(spec.subnet), "prefix": spec.prefix}
+    if spec.subnet6 is not None:
+        found |= {"subnet6": str(spec.subnet6), "prefix6": spec.prefix6}
+    if not spec.enabled:
+        found["enabled"] = False
+    return found | written_walls(spec)
 
 
 def dev(**keys: str) -> NetworkSpec:

@@ -1,8 +1,8 @@
 """Which address is whose: the pools of all networks, and their record on disk.
 
 Each IP version of a network has a pool of its own, made from the record when it is first needed, and anew when our
-blocks change. Every method runs in the thread
-that writes the disk, so a call that is repeated while the first is under way waits for it and gets the same answer.
+blocks change. Every method runs in the thread that writes the disk, so a call that is repeated while the first is under
+way waits for it and gets the same answer.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from random import Random
 from typing import Protocol
 
 from hedgerow.errors import Conflict, Exhausted, HedgerowError, NotFound, Refused
-from hedgerow.kernel import conntrack, links, sockets
+from hedgerow.kernel import conntrack, links, listeners
+from hedgerow.kernel.listeners import Listener
 from hedgerow.model.endpoint import Address, Endpoint, EndpointKey
 from hedgerow.model.published import MAX_PUBLISHED, PROTOCOLS, PortRequest, PublishedPort, where
 from hedgerow.reconcile.loop import Loop
@@ -137,7 +138,7 @@ class Publisher:
             if placed.attached and placed.endpoint.key != endpoint.key:
                 for port in placed.endpoint.published:
                     others.setdefault(port.host_port, []).append(placed.endpoint)
-        listeners = {protocol: sockets.listening(protocol) for protocol in PROTOCOLS}
+        heard = {protocol: listeners.listeners(protocol) for protocol in PROTOCOLS}
         snapshot = self._state.snapshot
         network = snapshot.networks.get(endpoint.network) if snapshot is not None else None
 
@@ -153,7 +154,7 @@ class Publisher:
                 owners = [other for other in having if any(port.overlaps(its) for its in other.published)]
                 lasting = [owner for owner in owners if _lasts(owner, endpoint)]
                 without.update(owner.key for owner in owners if owner not in lasting)
-                cannot = _taken_by_endpoint(port, lasting) or _taken_by_socket(port, endpoint, listeners[port.protocol])
+                cannot = _taken_by_endpoint(port, lasting) or _taken_by_socket(port, endpoint, heard[port.protocol])
             return cannot
 
         return objection
@@ -211,7 +212,7 @@ def _impossible(port: PublishedPort, endpoint: Endpoint, tunnel_port: int) -> He
             f"a port at {bind} for a container that has no IPv{bind.version} address",
             "publish at an address of the other family, or give its network a subnet of this one",
         )
-    if not bind.is_unspecified and not sockets.has_address(bind):
+    if not bind.is_unspecified and not listeners.has_address(bind):
         return Refused(f"this host has no address {bind}", "publish at one that it has: ip address")
     return None
 
@@ -231,27 +232,26 @@ def _taken_by_endpoint(port: PublishedPort, others: Iterable[Endpoint]) -> Hedge
     return None
 
 
-def _taken_by_socket(
-    port: PublishedPort, endpoint: Endpoint, listeners: Iterable[sockets.Listening]
-) -> HedgerowError | None:
+def _taken_by_socket(port: PublishedPort, endpoint: Endpoint, heard: Iterable[Listener]) -> HedgerowError | None:
     """What listens at a loopback address loses nothing. And Podman's monitor listens on the ports of its own container,
     so that nobody else does: that is no conflict either.
     """
-    for found in listeners:
-        if found.port != port.host_port or found.address.is_loopback:
+    for found in heard:
+        address = ip_address(found.address)
+        if found.port != port.host_port or address.is_loopback:
             continue
         theirs = PublishedPort(
             protocol=port.protocol,
             host_port=port.host_port,
             container_port=port.container_port,
-            bind="" if found.both else str(found.address),
+            bind="" if found.takes4 and address.is_unspecified else found.address,
         )
         if not port.overlaps(theirs):
             continue
-        owner = sockets.owner(found.inode)
+        owner = listeners.owner(found.inode)
         if owner is None or endpoint.key.container not in owner.command:
             who = str(owner) if owner else "a process that cannot be looked at"
-            return _taken(port, f"{who}, which listens on {where(str(found.address), port.host_port)}", "end it")
+            return _taken(port, f"{who}, which listens on {where(found.address, port.host_port)}", "end it")
     return None
 
 

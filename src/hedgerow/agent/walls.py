@@ -1,6 +1,6 @@
 """Rows of who may reach whom, from the openings of `policy.groups` to what the data path looks up. Pure.
 
-Protocols are the numbers of IANA's registry. ICMP stands for ICMPv6 too, since the data path reads both alike.
+Protocols are the numbers of IANA's registry.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from hedgerow.model.endpoint import Address, Endpoint
 from hedgerow.model.network import Network
 from hedgerow.model.snapshot import Snapshot
 from hedgerow.policy.firewall import API_PORT
-from hedgerow.policy.groups import Groups, Range, Row
-from hedgerow.policy.reach import ICMP, ICMPV6, PROTOCOLS, TCP
+from hedgerow.policy.groups import Groups
+from hedgerow.policy.reach import PROTOCOLS, TCP
 from hedgerow.reconcile.plan import Key
 
 from .objects import Allowed, Crowded, Grouped, Kind, Service
@@ -40,15 +40,8 @@ def members(groups: Groups) -> Rows:
 
 def allowed(groups: Groups) -> Rows:
     """A rule that finds no room in a row is a row that cannot be set, so that it is heard of."""
-    found: Rows = {
-        Key(Kind.ALLOW, f"{one} {other}"): Allowed(_once(row)) for (one, other), row in groups.allowed.items()
-    }
+    found: Rows = {Key(Kind.ALLOW, f"{one} {other}"): Allowed(row) for (one, other), row in groups.allowed.items()}
     return found | {Key(Kind.ALLOW, f"of rule {rule}"): Crowded() for rule in groups.crowded}
-
-
-def _once(row: Row) -> Row:
-    each = (Range(ICMP if one.protocol == ICMPV6 else one.protocol, one.low, one.high, one.rule) for one in row.ranges)
-    return Row(row.both, tuple(dict.fromkeys(each)))
 
 
 def host_services(networks: Iterable[Network]) -> Rows:

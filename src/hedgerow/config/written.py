@@ -1,4 +1,4 @@
-"""A network as config.yaml has it: the way back from records to keys, for whoever shows or compares them.
+"""A network's walls as config.yaml has them: the way back from records to keys, for whoever shows them.
 
 A key that would say what holds without it is left out, so absent and empty stay what they are.
 """
@@ -8,18 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from hedgerow.model.network import Allow, NetworkSpec, PortRange, Rule, Selector
-
-
-def written_network(spec: NetworkSpec) -> dict[str, Any]:
-    """An entry of `overlays`; reading it again gives the same record."""
-    found: dict[str, Any] = {"name": str(spec.name)}
-    if spec.subnet is not None:
-        found |= {"subnet": str(spec.subnet), "prefix": spec.prefix}
-    if spec.subnet6 is not None:
-        found |= {"subnet6": str(spec.subnet6), "prefix6": spec.prefix6}
-    if not spec.enabled:
-        found["enabled"] = False
-    return found | written_walls(spec)
 
 
 def written_walls(spec: NetworkSpec) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Who waits for a connection or a datagram in a namespace, and which process that is (sock_diag(7), proc(5))."""
+"""Who waits for a connection or a datagram in a namespace, and which process that is (sock_diag(7), proc(5)).
+
+sock_diag lists those that wait alone; /proc/net/tcp has every connection of the host. Whose a socket is takes a walk
+through /proc, so it is asked only when there is something to tell of.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,12 @@ from . import netlink
 _SOCK_DIAG_BY_FAMILY, _NETLINK_SOCK_DIAG = 20, 4
 _REQUEST_DUMP = 0x301
 _DONE, _ERROR = 3, 2
-_LISTEN, _EVERY_STATE = 1 << 10, 0xFFFFFFFF
+_LISTEN, _UNCONNECTED = 1 << 10, 1 << 7
+_STATES = {"tcp": (socket.IPPROTO_TCP, _LISTEN), "udp": (socket.IPPROTO_UDP, _UNCONNECTED)}
 _SKV6ONLY = 11
 _MESSAGE_BYTES = 72
 _BUFFER_BYTES = 1 << 17
+_TIMEOUT_S = 5.0
 _PROC = Path("/proc")
 
 STATES = {"T": "stopped", "t": "stopped by a debugger", "Z": "dead", "D": "stuck in the kernel"}
@@ -52,10 +58,43 @@ class Listener:
         return bound.is_unspecified and (self.takes4 or isinstance(address, IPv6Address))
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process that has a socket. `command` are its arguments."""
+
+    pid: int
+    name: str
+    command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+
+def owner(inode: int) -> Owner | None:
+    """Of a socket, by its inode. None when no process has it, or that one cannot be looked at."""
+    for pid in _pids():
+        if inode in _sockets(pid):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                command = (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                name = (_PROC / str(pid) / "comm").read_text(errors="replace").strip()
+                return Owner(pid, name, tuple(command))
+    return None
+
+
+def has_address(address: IPv4Address | IPv6Address) -> bool:
+    """Whether one could listen at it: whether this host has it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        try:
+            one.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
 def listeners(protocol: str) -> list[Listener]:
     """`tcp` or `udp`, of the namespace that the thread is in. Raises OSError where the kernel has no sock_diag."""
-    number = socket.IPPROTO_TCP if protocol == "tcp" else socket.IPPROTO_UDP
-    states = _LISTEN if protocol == "tcp" else _EVERY_STATE
+    number, states = _STATES[protocol]
     found: list[Listener] = []
     for family in (socket.AF_INET, socket.AF_INET6):
         body = struct.pack("=BBBBI48x", family, number, 0, 0, states)
@@ -72,11 +111,14 @@ def with_processes(found: list[Listener], namespace: int) -> list[Listener]:
 
 def processes(namespace: int) -> Iterator[int]:
     """Of a network namespace, by its inode; those that we may look at."""
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if (entry / "ns/net").stat().st_ino == namespace:
-                    yield int(entry.name)
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if (_PROC / str(pid) / "ns/net").stat().st_ino == namespace:
+                yield pid
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
 
 
 def _sockets(pid: int) -> set[int]:
@@ -119,6 +161,7 @@ def _listener(protocol: str, body: bytes) -> Listener:
 
 def _dump(body: bytes) -> Iterator[bytes]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as channel:
+        channel.settimeout(_TIMEOUT_S)
         channel.send(struct.pack("=IHHII", len(body) + 16, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0) + body)
         while True:
             data, offset = channel.recv(_BUFFER_BYTES), 0

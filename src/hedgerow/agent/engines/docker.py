@@ -2,9 +2,9 @@
 
 RequestAddress takes an address, CreateEndpoint notes whose it is, Join makes the veth pair (dockerd moves the inner end
 and configures it), ProgramExternalConnectivity publishes ports, Leave stops the packets, DeleteEndpoint removes the
-pair, ReleaseAddress is the last word. Nothing
-but endpoints is remembered: a pool's id is our network's, and an address lies in one network's subnet only, so Docker's
-own ids of networks mean nothing here. The relay names each call, and a repeated one must have the same outcome.
+pair, ReleaseAddress is the last word. Nothing but endpoints is remembered: a pool's id is our network's, and an address
+lies in one network's subnet only, so Docker's own ids of networks mean nothing here. The relay names each call, and a
+repeated one must have the same outcome.
 
 No call waits for Docker's API (it is not served while dockerd starts), a controller or a name.
 """
