@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from unit.controller_cases import Agent1, Answer, Cluster, controller, get, new_store, run, until
 
 from hedgerow.controller.api import app as api
+from hedgerow.controller.api import names
+from hedgerow.controller.api.asked import Asked, make_case
 from hedgerow.controller.api.samples import Samples, Wanted
 from hedgerow.controller.api.view import View
 from hedgerow.wire.messages import Call, Chunk, End
@@ -229,6 +232,29 @@ def test_why_asks_both_hosts_and_judges_what_they_say(tmp_path: Path) -> None:
             peers = {name: each["peer"] for name, method, each in calls if method == "why.look"}
             assert peers == {"n1": "192.0.2.2", "n2": "192.0.2.1"}
             assert (told["works"], told["port"], told["trace"][0]["reason"]) == (False, "80/tcp", "isolated")
+
+    run(case())
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("198.51.100.1", "containers of dev reach nothing of its own host but ping and DNS"),
+        ("198.51.100.2", "containers of dev reach nothing of another host of the cluster but ping"),
+        ("198.51.100.3", "dev may reach the outside"),
+    ],
+)
+def test_every_address_that_an_agent_names_is_its_hosts(tmp_path: Path, address: str, told: str) -> None:
+    async def case() -> None:
+        async with cased(tmp_path) as world:
+            for number in (1, 2):
+                agent = await world.running.join(number, addresses4=(IPv4Address(f"198.51.100.{number}"),))
+                await agent.report(agent.endpoint(1))
+            await until(lambda: sum(key.startswith("/endpoints/") for key in world.running.store._entries) == 2)
+            known = await names.read(world.view.store, world.view.watch)
+            source = str(known.find("c1")[0].endpoint.first_address)
+            policy = make_case(world.view, known, Asked(source, address, "tcp", 80)).policy
+            assert policy.reason == told
 
     run(case())
 

@@ -126,7 +126,8 @@ HOST_SERVICES = Setting(
     _NO_LIST,
     "a list of `api`, `metadata` and ports",
     "What its containers may reach of their own host, beside DNS and ping: `9100/tcp` a port of it, `api` the "
-    "controllers' TLS API (8443), `metadata` a cloud's 169.254.169.254 and fd00:ec2::254. Absent and `[]`: nothing.",
+    "controllers' TLS API (8443), `metadata` a cloud's 169.254.169.254 and fd00:ec2::254. With `internal` only what is "
+    "on their own host: no `metadata`, and no `api` of another one. Absent and `[]`: nothing.",
 )
 
 TO = Setting("to", text, _NO_WORD, "the name of a network", "Whose containers may be reached. Needed.")

@@ -12,7 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from hedgerow.errors import BadInput, Refused
 
-LAST_PORT = 65535
+from .network import LAST_PORT
+
 PROTOCOLS = ("tcp", "udp")
 _PORTS = range(1, LAST_PORT + 1)
 MAX_PUBLISHED = 1024

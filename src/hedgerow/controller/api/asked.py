@@ -106,11 +106,11 @@ def _toward(view: View, source: Party, address: Address, asked: Asked) -> Case:
 
 def _leaving(view: View, source: Party, address: Address, asked: Asked) -> Policy:
     """What holds for hosts and for the outside."""
-    spec, agents = source.network.spec, view.watch.agents.values()
-    own = {source.agent.underlay, source.agent.vtep.ip, source.agent.vtep.ip6, source.network.gateway, DNS_ADDRESS}
+    spec, agent = source.network.spec, source.agent
+    own = {agent.underlay, *agent.host_addresses, agent.vtep.ip, agent.vtep.ip6, source.network.gateway, DNS_ADDRESS}
     if address in own:
         return _of_hosts(view, spec, asked, where="its own host", dns=address == DNS_ADDRESS)
-    if any(address == agent.underlay for agent in agents):
+    if any(address in (other.underlay, *other.host_addresses) for other in view.watch.agents.values()):
         return _of_hosts(view, spec, asked, where="another host of the cluster", dns=False)
     where = f"{spec.name}.internal"
     if spec.internal:
